@@ -1,0 +1,1 @@
+//! The FUSE frontend: one call in, one reply out.

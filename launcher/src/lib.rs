@@ -1,0 +1,1 @@
+//! Host lists, plans, spawning and rendezvous.

@@ -1,0 +1,1 @@
+//! Which block lies in which extent: pins, leases, eviction, attributes, directories.

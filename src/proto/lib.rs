@@ -1,0 +1,37 @@
+//! The protocol of Copper, with no I/O, no clock, no thread and no byte of a block.
+//!
+//! Time, messages and completions come in through [`Node::handle`]; what is to be done comes out of
+//! [`Node::poll`]. The daemon and the simulator run this same code. What a node holds is behind the
+//! [`Store`] trait, which `copper-cache` implements.
+//!
+//! Read in this order: [`key`] (what is asked for), [`topology`] (who is asked), [`wire`] (how),
+//! [`node`] (one rank's part), [`fetch`] (its side as a child), [`serve`] (its side as a parent).
+
+#![forbid(unsafe_code)]
+
+pub mod attributes;
+pub mod directory;
+mod encoding;
+pub mod errno;
+// pub mod fetch;
+pub mod ids;
+pub mod key;
+pub mod limits;
+// pub mod link;
+// pub mod node;
+// pub mod serve;
+// pub mod store;
+pub mod tick;
+pub mod topology;
+// pub mod wire;
+
+pub use attributes::{Attributes, Entry, FileKind, Statistics, Timestamp};
+pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};
+pub use errno::Errno;
+pub use ids::{JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
+pub use key::{BlockIndex, Generation, Key, ViewPath, What};
+// pub use node::{Input, Node, Output};
+// pub use store::{Extent, Held, Store};
+pub use tick::Tick;
+pub use topology::Tree;
+// pub use wire::Message;

@@ -1,0 +1,115 @@
+//! The shape of the trees: arithmetic from rank ids, nothing else.
+//!
+//! Tree *t* of *T* is the *k*-ary tree over all ranks, rotated by *t·N/T*, so that different trees
+//! have different roots and mostly different inner ranks.
+
+use std::num::NonZeroU32;
+
+use crate::ids::Rank;
+use crate::limits::CHILDREN_MAX;
+
+/// One tree over the ranks of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tree {
+    size: NonZeroU32,
+    fanout: NonZeroU32,
+    rotation: u32,
+}
+
+impl Tree {
+    /// Tree `index` of `count` over `size` ranks with at most `fanout` children each. `None` unless
+    /// `index < count <= size` and `fanout` is at most [`CHILDREN_MAX`].
+    pub fn new(size: NonZeroU32, fanout: NonZeroU32, index: u32, count: u32) -> Option<Tree> {
+        let valid = index < count && count <= size.get() && fanout.get() <= CHILDREN_MAX;
+        let rotation = (u64::from(index) * u64::from(size.get())).checked_div(u64::from(count))?;
+        valid.then_some(Tree { size, fanout, rotation: u32::try_from(rotation).ok()? })
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> u32 {
+        self.size.get()
+    }
+
+    /// The rank that reads the source.
+    pub fn root(&self) -> Rank {
+        self.rank_at(0)
+    }
+
+    /// Who is asked by `rank`; `None` for the root.
+    pub fn parent(&self, rank: Rank) -> Option<Rank> {
+        let position = self.position(rank);
+        (position > 0).then(|| self.rank_at((position - 1) / self.fanout.get()))
+    }
+
+    /// Who asks `rank`, in order of position.
+    pub fn children(&self, rank: Rank) -> impl Iterator<Item = Rank> + '_ {
+        let first = u64::from(self.position(rank)) * u64::from(self.fanout.get()) + 1;
+        let end = (first + u64::from(self.fanout.get())).min(u64::from(self.size.get()));
+        (first..end).map(|position| {
+            self.rank_at(u32::try_from(position).expect("positions are below the size"))
+        })
+    }
+
+    /// The parent, its parent, and so on to the root; empty for the root.
+    pub fn ancestors(&self, rank: Rank) -> impl Iterator<Item = Rank> + '_ {
+        std::iter::successors(self.parent(rank), |&ancestor| self.parent(ancestor))
+    }
+
+    fn position(&self, rank: Rank) -> u32 {
+        assert!(rank.0 < self.size.get(), "rank {rank} is outside of {} ranks", self.size);
+        let size = self.size.get();
+        if rank.0 >= self.rotation { rank.0 - self.rotation } else { rank.0 + size - self.rotation }
+    }
+
+    fn rank_at(&self, position: u32) -> Rank {
+        let sum = u64::from(position) + u64::from(self.rotation);
+        let rank = sum % u64::from(self.size.get());
+        Rank(u32::try_from(rank).expect("a remainder of a u32"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(size: u32, fanout: u32, index: u32, count: u32) -> Tree {
+        let nonzero = |value| NonZeroU32::new(value).expect("not zero");
+        Tree::new(nonzero(size), nonzero(fanout), index, count).expect("valid")
+    }
+
+    #[test]
+    fn parent_and_children_agree_and_everybody_reaches_the_root() {
+        for (size, fanout, count) in [(1, 1, 1), (4, 2, 1), (7, 3, 2), (64, 8, 5), (10_624, 8, 3)] {
+            for index in 0..count {
+                let tree = tree(size, fanout, index, count);
+                let mut children = 0;
+                for rank in (0..size).map(Rank) {
+                    for child in tree.children(rank) {
+                        assert_eq!(tree.parent(child), Some(rank));
+                        children += 1;
+                    }
+                    let top = tree.ancestors(rank).last().unwrap_or(rank);
+                    assert_eq!(top, tree.root());
+                }
+                assert_eq!(children, size - 1, "everybody but the root is somebody's child");
+            }
+        }
+    }
+
+    #[test]
+    fn trees_have_different_roots() {
+        let roots: std::collections::HashSet<Rank> =
+            (0..4).map(|index| tree(10, 2, index, 4).root()).collect();
+        assert_eq!(roots.len(), 4);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let one = NonZeroU32::MIN;
+        assert_eq!(Tree::new(one, one, 1, 1), None);
+        assert_eq!(Tree::new(one, one, 0, 2), None);
+        assert_eq!(Tree::new(one, one, 0, 0), None);
+        let wide = NonZeroU32::new(CHILDREN_MAX + 1).expect("not zero");
+        assert_eq!(Tree::new(one, wide, 0, 1), None);
+    }
+}
