@@ -1,1 +1,14 @@
-//! Which block lies in which extent: pins, leases, eviction, attributes, directories.
+//! What a node holds: which object lies in which extent of the arena, what is pinned, what goes
+//! first when room is needed, and what is known of paths.
+//!
+//! Pure bookkeeping: it never sees a byte of an extent, a clock or an I/O. Whether somebody is
+//! reading an extent right now only the engine knows; it is asked before anything is evicted.
+
+#![forbid(unsafe_code)]
+
+pub mod buddy;
+pub mod cache;
+mod clock_map;
+pub mod policy;
+
+pub use cache::{Cache, CacheCounters, LocalUse};

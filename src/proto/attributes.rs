@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::encoding::{
-    Fields, Malformed, put_bytes, put_i64, put_u8, put_u16, put_u32, put_u64,
-};
+use crate::encoding::{Fields, Malformed, put_bytes, put_i64, put_u8, put_u16, put_u32, put_u64};
 use crate::key::Generation;
 use crate::limits::LINK_BYTES_MAX;
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::attributes::{Entry, FileKind};
-use crate::encoding::{Fields, Malformed, put_bytes, put_u8, put_u32, put_u64};
+use crate::encoding::{Fields, Malformed, put_bytes, put_u8, put_u64};
 use crate::limits::NAME_BYTES_MAX;
 
 const HEADER_BYTES: usize = 4;

@@ -78,6 +78,12 @@ impl ViewPath {
     }
 }
 
+impl std::borrow::Borrow<[u8]> for ViewPath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty()
         && name.len() <= NAME_BYTES_MAX

@@ -11,27 +11,32 @@
 
 pub mod attributes;
 pub mod directory;
-mod encoding;
+pub mod encoding;
 pub mod errno;
-// pub mod fetch;
+mod fetch;
 pub mod ids;
 pub mod key;
 pub mod limits;
-// pub mod link;
-// pub mod node;
-// pub mod serve;
-// pub mod store;
+mod link;
+pub mod node;
+mod serve;
+pub mod store;
 pub mod tick;
 pub mod topology;
-// pub mod wire;
+pub mod wire;
 
 pub use attributes::{Attributes, Entry, FileKind, Statistics, Timestamp};
 pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};
 pub use errno::Errno;
+pub use fetch::PullFailure;
 pub use ids::{JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
 pub use key::{BlockIndex, Generation, Key, ViewPath, What};
-// pub use node::{Input, Node, Output};
-// pub use store::{Extent, Held, Store};
+pub use node::{
+    CopyFrom, Gauges, Input, Node, NodeCounters, Outcome, Output, SourceAnswer, SourceRequest,
+    SourceUse,
+};
+pub use serve::Violation;
+pub use store::{Extent, Held, Known, Store};
 pub use tick::Tick;
 pub use topology::Tree;
-// pub use wire::Message;
+pub use wire::{Message, Reply};

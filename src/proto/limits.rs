@@ -58,11 +58,6 @@ pub const READ_AHEAD_BLOCKS: u32 = 4;
 /// How long a request may take in all, retries included; far below the 120 s of job launchers.
 pub const REQUEST_BOUND: Duration = Duration::from_secs(30);
 
-/// How long one question to a parent may stay without an answer before it is asked again. The
-/// parent may itself be waiting for the source, so this is not a sign of death: a silent parent is
-/// found by its control channel.
-pub const QUESTION_BOUND: Duration = Duration::from_secs(10);
-
 /// How long one pull may take before its extent is put in quarantine and the question asked again.
 pub const PULL_BOUND: Duration = Duration::from_secs(5);
 
@@ -78,11 +73,15 @@ pub const DONE_DELAY: Duration = Duration::from_millis(2);
 /// How long a name may be answered as absent where no complete listing proves it (`-E`).
 pub const ABSENT_BOUND: Duration = Duration::from_millis(2000);
 
-/// Fetches in flight at one rank; above it a new question waits in its queue.
-pub const FETCHES_MAX: usize = 4096;
+/// Fetches under way at one rank above which nothing more is fetched ahead of readers.
+pub const FETCHES_AHEAD_MAX: usize = 1024;
 
-/// Waiters of one rank over all fetches: every child's credits and the local readers.
-pub const WAITERS_MAX: usize = 65_536;
+/// How long a fetch pauses before it is tried again where trying at once would not help: no extent
+/// was free for bytes that came inside a message, or a checksum did not match.
+pub const PAUSE: Duration = Duration::from_millis(10);
+
+/// Questions of local readers that may wait at one rank.
+pub const LOCAL_WAITERS_MAX: usize = 4096;
 
 /// Source reads at once: Lustre answers in milliseconds, so a root needs tens in flight.
 pub const SOURCE_JOBS_MAX: usize = 64;
@@ -92,6 +91,5 @@ const _: () = assert!(PATH_BYTES_MAX + LINK_BYTES_MAX + 256 <= MESSAGE_BYTES_MAX
 const _: () = assert!(MESSAGE_BYTES_MAX <= BLOCK_BYTES as usize);
 const _: () = assert!(BLOCK_BYTES <= EXTENT_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
-const _: () = assert!(QUESTION_BOUND.as_millis() < REQUEST_BOUND.as_millis());
 const _: () = assert!(PULL_BOUND.as_millis() < REQUEST_BOUND.as_millis());
 const _: () = assert!(ORPHAN_BOUND.as_millis() < REQUEST_BOUND.as_millis());

@@ -1,0 +1,351 @@
+//! The cache of one node.
+//!
+//! Eviction is S3-FIFO (Yang et al., SOSP 2023), which a scan cannot flush: a new object enters a
+//! small queue; what is used again before its turn comes moves on to the main queue, the rest goes,
+//! remembered by a ghost so that its return enters the main queue at once. The main queue gives
+//! what was used since another round. Pinned objects, and those that somebody reads, are passed over.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use copper_proto::store::Known;
+use copper_proto::{Directory, Extent, Held, Key, Tick, ViewPath};
+
+use crate::buddy::Buddy;
+use crate::clock_map::ClockMap;
+
+/// The small queue's share of the arena: the paper's 10 %.
+const SMALL_SHARE: u64 = 10;
+
+/// Uses that are counted, as in the paper.
+const USES_MAX: u8 = 3;
+
+/// How a published extent is being used by readers that the cache cannot see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalUse {
+    /// Not at all since it was last asked about.
+    Idle,
+    /// It has been read since, but nobody holds it now.
+    Touched,
+    /// Somebody holds it: it cannot go.
+    InUse,
+}
+
+/// What the cache has counted and what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounters {
+    /// Published objects.
+    pub blocks: u64,
+    /// Bytes that extents take, rounding included.
+    pub bytes: u64,
+    /// Bytes of the arena.
+    pub limit_bytes: u64,
+    /// Bytes of pinned extents, rounding included.
+    pub pinned_bytes: u64,
+    /// Objects evicted so far.
+    pub evicted_blocks: u64,
+    /// Decoded directory snapshots.
+    pub directories: u64,
+    /// Paths of which something is known.
+    pub attributes: u64,
+}
+
+#[derive(Debug)]
+struct Object {
+    key: Key,
+    held: Held,
+    pins: u32,
+    uses: u8,
+}
+
+/// What one node holds.
+#[derive(Debug)]
+pub struct Cache {
+    buddy: Buddy,
+    /// By offset: what the queues and the pins name.
+    objects: HashMap<u64, Object>,
+    by_key: HashMap<Key, u64>,
+    small: VecDeque<u64>,
+    small_bytes: u64,
+    main: VecDeque<u64>,
+    ghosts: ClockMap<Key, ()>,
+    entries: ClockMap<ViewPath, Known>,
+    directories: ClockMap<ViewPath, Arc<Directory>>,
+    pinned_bytes: u64,
+    evicted: u64,
+}
+
+impl Cache {
+    /// A cache over an empty arena of `arena_bytes`. What is known of paths and the decoded
+    /// directories take at most about a sixteenth of that each, beside the arena.
+    pub fn new(arena_bytes: u64) -> Cache {
+        let bytes = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
+        let buddy = Buddy::new(arena_bytes);
+        Cache {
+            buddy,
+            objects: HashMap::new(),
+            by_key: HashMap::new(),
+            small: VecDeque::new(),
+            small_bytes: 0,
+            main: VecDeque::new(),
+            ghosts: ClockMap::new((bytes / (64 << 10)).clamp(256, 65_536)),
+            // An entry with its path takes about 300 bytes.
+            entries: ClockMap::new((bytes / (16 * 300)).clamp(8192, 262_144)),
+            directories: ClockMap::new((bytes / 16).clamp(1 << 20, 256 << 20)),
+            pinned_bytes: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Counters and gauges.
+    pub fn counters(&self) -> CacheCounters {
+        CacheCounters {
+            blocks: self.objects.len() as u64,
+            bytes: self.buddy.capacity_bytes() - self.buddy.free_bytes(),
+            limit_bytes: self.buddy.capacity_bytes(),
+            pinned_bytes: self.pinned_bytes,
+            evicted_blocks: self.evicted,
+            directories: self.directories.len() as u64,
+            attributes: self.entries.len() as u64,
+        }
+    }
+
+    /// What is known of a path, from its own entry or from its directory's snapshot.
+    pub fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known> {
+        match self.entries.get(path.as_bytes()) {
+            Some(Known::Present(entry)) => return Some(Known::Present(entry.clone())),
+            Some(&Known::Absent(until)) if until > now => return Some(Known::Absent(until)),
+            Some(Known::Absent(_)) | None => {}
+        }
+        let bytes = path.as_bytes();
+        let slash = bytes.iter().rposition(|&byte| byte == b'/');
+        let (parent, name) = match slash {
+            Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
+            None => (&b""[..], bytes),
+        };
+        if name.is_empty() {
+            return None;
+        }
+        let directory = self.directories.get(parent)?;
+        match directory.find(name) {
+            None => Some(Known::Absent(Tick::NEVER)),
+            Some(index) => directory.get(index).and_then(|entry| entry.entry).map(Known::Present),
+        }
+    }
+
+    /// Remembers what a path is.
+    pub fn put_entry(&mut self, path: &ViewPath, known: Known) {
+        self.entries.insert(path.clone(), known, 1);
+    }
+
+    /// The decoded snapshot of a directory.
+    pub fn directory(&mut self, path: &ViewPath) -> Option<Arc<Directory>> {
+        self.directories.get(path.as_bytes()).cloned()
+    }
+
+    /// Keeps a decoded snapshot.
+    pub fn put_directory(&mut self, path: &ViewPath, directory: Arc<Directory>) {
+        let weight = directory.memory_bytes() + path.as_bytes().len() + 128;
+        self.directories.insert(path.clone(), directory, weight);
+    }
+
+    /// The extent that holds an object; counts as a use.
+    pub fn object(&mut self, key: &Key) -> Option<Held> {
+        let offset = self.by_key.get(key)?;
+        let object = self.objects.get_mut(offset).expect("by_key names published objects");
+        object.uses = (object.uses + 1).min(USES_MAX);
+        Some(object.held)
+    }
+
+    /// Reserves an extent. `local_use` says of a published extent whether it may go; when it
+    /// answers `Idle` the extent is evicted, and the caller must forget it.
+    pub fn allocate(
+        &mut self,
+        len: u32,
+        mut local_use: impl FnMut(&Key, Extent) -> LocalUse,
+    ) -> Option<Extent> {
+        // Each object is looked at no more often than its uses, its move and its last turn demand.
+        let mut turns = self.objects.len() * (usize::from(USES_MAX) + 3);
+        loop {
+            if let Some(offset) = self.buddy.allocate(len) {
+                return Some(Extent { offset, len });
+            }
+            loop {
+                turns = turns.checked_sub(1)?;
+                if self.evict_next(&mut local_use)? {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives the next candidate its turn: whether it was evicted; `None` if nothing is held.
+    fn evict_next(&mut self, local_use: &mut impl FnMut(&Key, Extent) -> LocalUse) -> Option<bool> {
+        let small_max = self.buddy.capacity_bytes() / SMALL_SHARE;
+        let from_small =
+            self.main.is_empty() || (self.small_bytes > small_max && !self.small.is_empty());
+        let queue = if from_small { &mut self.small } else { &mut self.main };
+        let offset = queue.pop_front()?;
+        let object = self.objects.get_mut(&offset).expect("the queues name published objects");
+        let space = Buddy::space(object.held.extent.len);
+        if object.pins == 0 && object.uses <= u8::from(from_small) {
+            match local_use(&object.key, object.held.extent) {
+                LocalUse::Idle => {
+                    if from_small {
+                        self.small_bytes -= space;
+                    }
+                    self.evict(offset);
+                    return Some(true);
+                }
+                LocalUse::Touched => object.uses = USES_MAX.min(object.uses + 2),
+                LocalUse::InUse => {}
+            }
+        }
+        if from_small && object.uses > 1 {
+            object.uses = 0;
+            self.small_bytes -= space;
+            self.main.push_back(offset);
+        } else {
+            if !from_small {
+                object.uses = object.uses.saturating_sub(1);
+            }
+            let queue = if from_small { &mut self.small } else { &mut self.main };
+            queue.push_back(offset);
+        }
+        Some(false)
+    }
+
+    fn evict(&mut self, offset: u64) {
+        let object = self.objects.remove(&offset).expect("the caller has looked it up");
+        self.by_key.remove(&object.key);
+        self.buddy.free(offset, object.held.extent.len);
+        self.ghosts.insert(object.key, (), 1);
+        self.evicted += 1;
+    }
+
+    /// Gives a reserved extent back.
+    pub fn release(&mut self, extent: Extent) {
+        assert!(!self.objects.contains_key(&extent.offset), "a published extent is not released");
+        self.buddy.free(extent.offset, extent.len);
+    }
+
+    /// Publishes a reserved extent.
+    pub fn publish(&mut self, key: &Key, held: Held) {
+        let offset = held.extent.offset;
+        let object = Object { key: key.clone(), held, pins: 0, uses: 0 };
+        let before = self.objects.insert(offset, object);
+        assert!(before.is_none(), "an extent is published once");
+        let before = self.by_key.insert(key.clone(), offset);
+        assert!(before.is_none(), "an object is held once");
+        if self.ghosts.get(key).is_some() {
+            self.main.push_back(offset);
+        } else {
+            self.small_bytes += Buddy::space(held.extent.len);
+            self.small.push_back(offset);
+        }
+    }
+
+    /// Keeps a published extent from eviction; counted.
+    pub fn pin(&mut self, extent: Extent) {
+        let object =
+            self.objects.get_mut(&extent.offset).expect("only published extents are pinned");
+        object.pins += 1;
+        if object.pins == 1 {
+            self.pinned_bytes += Buddy::space(extent.len);
+        }
+    }
+
+    /// Takes one pin back.
+    pub fn unpin(&mut self, extent: Extent) {
+        let object = self.objects.get_mut(&extent.offset).expect("a pinned extent stays published");
+        object.pins = object.pins.checked_sub(1).expect("every pin is taken back once");
+        if object.pins == 0 {
+            self.pinned_bytes -= Buddy::space(extent.len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use copper_proto::{BlockIndex, Generation, What};
+
+    const BLOCK: u32 = 1 << 20;
+
+    fn key(index: u32) -> Key {
+        let generation = Generation { size: u64::MAX, ..Generation::default() };
+        let what = What::Block { index: BlockIndex(index), generation };
+        Key { path: ViewPath::parse(b"file").expect("well-formed"), what }
+    }
+
+    fn put(cache: &mut Cache, index: u32) -> Option<Extent> {
+        let extent = cache.allocate(BLOCK, |_, _| LocalUse::Idle)?;
+        cache.publish(&key(index), Held { extent, checksum: 0 });
+        Some(extent)
+    }
+
+    #[test]
+    fn a_scan_does_not_flush_what_is_used() {
+        let mut cache = Cache::new(20 * u64::from(BLOCK));
+        for index in 0..10 {
+            put(&mut cache, index).expect("room");
+        }
+        for _ in 0..2 {
+            for index in 0..10 {
+                assert!(cache.object(&key(index)).is_some());
+            }
+        }
+        for index in 100..1000 {
+            put(&mut cache, index).expect("the scan evicts itself");
+        }
+        let kept = (0..10).filter(|&index| cache.object(&key(index)).is_some()).count();
+        assert_eq!(kept, 10);
+    }
+
+    #[test]
+    fn pinned_and_held_extents_stay_and_the_rest_goes() {
+        let mut cache = Cache::new(4 * u64::from(BLOCK));
+        let extents: Vec<Extent> =
+            (0..4).map(|index| put(&mut cache, index).expect("room")).collect();
+        cache.pin(extents[0]);
+        cache.pin(extents[0]);
+        let held = extents[1];
+        let use_of = |_: &Key, extent: Extent| {
+            if extent == held { LocalUse::InUse } else { LocalUse::Idle }
+        };
+        assert!(cache.allocate(BLOCK, use_of).is_some());
+        assert!(cache.allocate(BLOCK, use_of).is_some());
+        assert_eq!(cache.allocate(BLOCK, use_of), None, "one is pinned, one is held");
+        cache.unpin(extents[0]);
+        assert_eq!(cache.allocate(BLOCK, use_of), None);
+        assert_eq!(cache.counters().pinned_bytes, u64::from(BLOCK));
+        cache.unpin(extents[0]);
+        assert!(cache.allocate(BLOCK, use_of).is_some());
+        assert_eq!((cache.counters().pinned_bytes, cache.counters().blocks), (0, 1));
+    }
+
+    #[test]
+    fn what_was_read_since_gets_another_round() {
+        let mut cache = Cache::new(2 * u64::from(BLOCK));
+        put(&mut cache, 0).expect("room");
+        put(&mut cache, 1).expect("room");
+        let mut asked = 0;
+        let extent = cache.allocate(BLOCK, |_, extent| {
+            asked += 1;
+            if extent.offset == 0 && asked == 1 { LocalUse::Touched } else { LocalUse::Idle }
+        });
+        assert!(extent.is_some());
+        assert!(cache.object(&key(0)).is_some() && cache.object(&key(1)).is_none());
+    }
+
+    #[test]
+    fn small_files_make_room_for_a_block() {
+        let mut cache = Cache::new(2 * u64::from(BLOCK));
+        for index in 0..512 {
+            let extent = cache.allocate(3000, |_, _| LocalUse::Idle).expect("room");
+            cache.publish(&key(index), Held { extent, checksum: 0 });
+        }
+        assert!(put(&mut cache, 1000).is_some());
+        assert!(cache.counters().blocks >= 257, "no more went than needed");
+    }
+}

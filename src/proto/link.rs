@@ -1,0 +1,129 @@
+//! One connection to another rank: what is outstanding on it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::fetch::FetchId;
+use crate::ids::{LeaseId, LinkId, Rank, RequestId};
+use crate::limits::{CREDITS, DONE_DELAY};
+use crate::store::Extent;
+use crate::tick::Tick;
+
+/// The link to the parent.
+///
+/// Questions without an answer, leases in use and leases not yet reported as done each hold one of
+/// [`CREDITS`] credits.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) link: LinkId,
+    pub(crate) rank: Rank,
+    questions: HashMap<RequestId, FetchId>,
+    next_request: u32,
+    leases: u32,
+    done: Vec<LeaseId>,
+    done_since: Option<Tick>,
+}
+
+impl Parent {
+    pub(crate) fn new(link: LinkId, rank: Rank) -> Parent {
+        Parent {
+            link,
+            rank,
+            questions: HashMap::new(),
+            next_request: 0,
+            leases: 0,
+            done: Vec::new(),
+            done_since: None,
+        }
+    }
+
+    fn credits_used(&self) -> usize {
+        self.questions.len() + self.leases as usize + self.done.len()
+    }
+
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credits_used() < CREDITS as usize
+    }
+
+    /// Takes a credit for a question.
+    pub(crate) fn ask(&mut self, fetch: FetchId) -> RequestId {
+        assert!(self.has_credit(), "the caller asked has_credit");
+        let request = RequestId(self.next_request);
+        self.next_request = self.next_request.wrapping_add(1);
+        self.questions.insert(request, fetch);
+        request
+    }
+
+    /// The question that an answer is for; its credit is free again.
+    pub(crate) fn answered(&mut self, request: RequestId) -> Option<FetchId> {
+        self.questions.remove(&request)
+    }
+
+    /// The answer to a question was a grant: its credit goes on to the lease.
+    pub(crate) fn lease_opened(&mut self) {
+        self.leases += 1;
+    }
+
+    pub(crate) fn lease_done(&mut self, lease: LeaseId, now: Tick) {
+        assert!(self.leases > 0, "every lease is closed once");
+        self.leases -= 1;
+        self.done.push(lease);
+        self.done_since.get_or_insert(now);
+    }
+
+    /// Leases to report along with the next message.
+    pub(crate) fn take_done(&mut self) -> Vec<LeaseId> {
+        self.done_since = None;
+        std::mem::take(&mut self.done)
+    }
+
+    pub(crate) fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// When the leases must be reported without a question to go along with.
+    pub(crate) fn done_due(&self) -> Option<Tick> {
+        self.done_since.map(|since| since + DONE_DELAY)
+    }
+
+    pub(crate) fn leases_open(&self) -> u32 {
+        self.leases
+    }
+
+    /// The questions that will not be answered any more.
+    pub(crate) fn into_questions(self) -> impl Iterator<Item = FetchId> {
+        self.questions.into_values()
+    }
+}
+
+/// The link to one child.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) rank: Rank,
+    pub(crate) questions: HashSet<RequestId>,
+    pub(crate) leases: HashMap<LeaseId, Extent>,
+    next_lease: u32,
+}
+
+impl Child {
+    pub(crate) fn new(rank: Rank) -> Child {
+        Child { rank, questions: HashSet::new(), leases: HashMap::new(), next_lease: 0 }
+    }
+
+    /// Twice the credits: a question may overtake the note that the lease before it is done.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.questions.len() + self.leases.len() < 2 * CREDITS as usize
+    }
+
+    pub(crate) fn lease(&mut self, extent: Extent) -> LeaseId {
+        let lease = LeaseId(self.next_lease);
+        self.next_lease = self.next_lease.wrapping_add(1);
+        self.leases.insert(lease, extent);
+        lease
+    }
+}
+
+/// A bound as it travels, in milliseconds, rounded down so that a parent gives up first.
+pub(crate) fn bound_ms(bound: Duration) -> u32 {
+    u32::try_from(bound.as_millis()).unwrap_or(u32::MAX)
+}

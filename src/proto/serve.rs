@@ -1,0 +1,110 @@
+//! A rank's side as a parent: children, what they wait for, and the leases that they hold.
+
+use std::collections::HashMap;
+
+use crate::ids::{LeaseId, LinkId, Rank, RequestId};
+use crate::limits::{CHILDREN_MAX, INLINE_BYTES_MAX};
+use crate::link::Child;
+use crate::store::{Held, Store};
+use crate::wire::Reply;
+
+/// A message that a rank which keeps to the protocol does not send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Only a parent is asked, only a child is answered.
+    #[error("a message from a rank that is neither parent nor child")]
+    WrongDirection,
+    /// More questions and leases than the credits allow.
+    #[error("more outstanding than the credits allow")]
+    Credits,
+    /// The same question twice.
+    #[error("a request number that is in use")]
+    RequestInUse,
+    /// A lease that was never given, or is given back already.
+    #[error("a lease that is not open")]
+    Lease,
+    /// An answer to a question that was not asked.
+    #[error("an answer to no question")]
+    NoQuestion,
+    /// An answer of a kind or size that the question does not have.
+    #[error("an answer that does not fit its question")]
+    WrongAnswer,
+    /// More children than the tree gives a rank, or than any rank may have.
+    #[error("too many children")]
+    Children,
+}
+
+/// All children of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    children: HashMap<LinkId, Child>,
+}
+
+impl Children {
+    pub(crate) fn up(&mut self, link: LinkId, rank: Rank) -> Result<(), Violation> {
+        // A child that lost its parent may come to any ancestor: the root may have to take many.
+        if self.children.len() >= 4 * CHILDREN_MAX as usize {
+            return Err(Violation::Children);
+        }
+        self.children.insert(link, Child::new(rank));
+        Ok(())
+    }
+
+    /// Takes a child away and its pins back. Whether it was one.
+    pub(crate) fn down(&mut self, link: LinkId, store: &mut impl Store) -> bool {
+        let Some(child) = self.children.remove(&link) else { return false };
+        for extent in child.leases.into_values() {
+            store.unpin(extent);
+        }
+        true
+    }
+
+    pub(crate) fn ranks(&self) -> impl Iterator<Item = Rank> {
+        self.children.values().map(|child| child.rank)
+    }
+
+    pub(crate) fn leases_open(&self) -> usize {
+        self.children.values().map(|child| child.leases.len()).sum()
+    }
+
+    /// A child is done with leases.
+    pub(crate) fn on_done(
+        &mut self,
+        link: LinkId,
+        leases: &[LeaseId],
+        store: &mut impl Store,
+    ) -> Result<(), Violation> {
+        let child = self.children.get_mut(&link).ok_or(Violation::WrongDirection)?;
+        for lease in leases {
+            store.unpin(child.leases.remove(lease).ok_or(Violation::Lease)?);
+        }
+        Ok(())
+    }
+
+    /// A child asks.
+    pub(crate) fn on_ask(&mut self, link: LinkId, request: RequestId) -> Result<(), Violation> {
+        let child = self.children.get_mut(&link).ok_or(Violation::WrongDirection)?;
+        if !child.has_credit() {
+            return Err(Violation::Credits);
+        }
+        if child.questions.insert(request) { Ok(()) } else { Err(Violation::RequestInUse) }
+    }
+
+    /// Closes a child's question; false if the child, and so the question, is gone.
+    pub(crate) fn answered(&mut self, link: LinkId, request: RequestId) -> bool {
+        let child = self.children.get_mut(&link);
+        child.is_some_and(|child| child.questions.remove(&request))
+    }
+
+    /// How a held object is handed to a child: inside the answer if it is small, else on lease.
+    pub(crate) fn offer(&mut self, link: LinkId, held: Held, store: &mut impl Store) -> Reply {
+        let Held { extent, checksum } = held;
+        if extent.len <= INLINE_BYTES_MAX {
+            return Reply::Inline { len: extent.len, checksum };
+        }
+        store.pin(extent);
+        let child = self.children.get_mut(&link).expect("the caller has closed its question");
+        let lease = child.lease(extent);
+        Reply::Grant { lease, offset: extent.offset, len: extent.len, checksum }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a node needs of its cache. `copper-cache` has the rules; the engine adds what only it can
+//! know: whether somebody is reading an extent right now.
+
+use crate::attributes::Entry;
+use crate::key::{Key, ViewPath};
+use crate::tick::Tick;
+
+/// A run of bytes in this node's arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Extent {
+    /// First byte, a multiple of [`crate::limits::EXTENT_BYTES_MIN`].
+    pub offset: u64,
+    /// Bytes in use, at least 1; the space behind it is rounded up.
+    pub len: u32,
+}
+
+/// A filled extent that other ranks and local readers may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Where the bytes are.
+    pub extent: Extent,
+    /// XXH3-64 of the bytes.
+    pub checksum: u64,
+}
+
+/// What is known of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It exists.
+    Present(Entry),
+    /// The source said that it does not, and that may be repeated until then.
+    Absent(Tick),
+}
+
+/// A node's cache.
+///
+/// Every extent is in one of three states: free, *reserved* (allocated and being filled, known to
+/// the node alone) or *published* under a key. Published ones may be evicted unless pinned.
+pub trait Store {
+    /// What is known of a path at `now`, from its own entry or from its directory's snapshot.
+    fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known>;
+
+    /// The extent that holds a directory snapshot or a block.
+    fn object(&mut self, key: &Key) -> Option<Held>;
+
+    /// Remembers what a path is.
+    fn put_entry(&mut self, path: &ViewPath, known: Known);
+
+    /// Reserves an extent, evicting what may go; `None` if not enough may go now.
+    fn allocate(&mut self, len: u32) -> Option<Extent>;
+
+    /// Gives a reserved extent back.
+    fn release(&mut self, extent: Extent);
+
+    /// Publishes a reserved extent.
+    fn publish(&mut self, key: &Key, held: Held);
+
+    /// Keeps a published extent from eviction; counted.
+    fn pin(&mut self, extent: Extent);
+
+    /// Takes one pin back.
+    fn unpin(&mut self, extent: Extent);
+}
