@@ -14,8 +14,7 @@
 //! `Starved` waits for an extent, in order. A waiter whose deadline comes is answered `ETIMEDOUT`
 //! and forgotten; its fetch goes on, so that credits, leases and extents are accounted for.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::errno::Errno;
 use crate::ids::{JobId, LeaseId, LinkId, PullId, RequestId, Ticket};
@@ -79,6 +78,8 @@ pub(crate) struct Fetch {
     pub(crate) state: State,
     pub(crate) attempts: u32,
     waiters: Vec<(Waiter, Tick)>,
+    /// Its place among the timers; `NEVER` if it has none.
+    timer: Tick,
 }
 
 impl Fetch {
@@ -112,8 +113,8 @@ pub(crate) struct Fetches {
     /// The same for those that nobody waits for yet.
     ahead: VecDeque<FetchId>,
     pub(crate) starved: VecDeque<FetchId>,
-    /// May hold times at which nothing is due any more.
-    timers: BinaryHeap<Reverse<(Tick, FetchId)>>,
+    /// One for each fetch that waits for a moment.
+    timers: BTreeSet<(Tick, FetchId)>,
 }
 
 impl Fetches {
@@ -140,8 +141,13 @@ impl Fetches {
             None => {
                 let id = FetchId(self.next);
                 self.next += 1;
-                let fetch =
-                    Fetch { key: key.clone(), state: State::Queued, attempts: 0, waiters: vec![] };
+                let fetch = Fetch {
+                    key: key.clone(),
+                    state: State::Queued,
+                    attempts: 0,
+                    waiters: Vec::new(),
+                    timer: Tick::NEVER,
+                };
                 self.fetches.insert(id, fetch);
                 self.by_key.insert(key.clone(), id);
                 if waiter.is_none() {
@@ -156,7 +162,20 @@ impl Fetches {
             self.demanded.push_back(id);
         }
         fetch.waiters.push(waiter);
-        self.timers.push(Reverse((waiter.1, id)));
+        self.set_timer(id);
+    }
+
+    fn set_timer(&mut self, id: FetchId) {
+        let fetch = self.fetches.get_mut(&id).expect("the caller has looked it up");
+        let due = fetch.due();
+        if due == fetch.timer {
+            return;
+        }
+        let before = std::mem::replace(&mut fetch.timer, due);
+        self.timers.remove(&(before, id));
+        if due != Tick::NEVER {
+            self.timers.insert((due, id));
+        }
     }
 
     /// The next fetch that waits to be started; it stays at the front until its state changes.
@@ -181,22 +200,23 @@ impl Fetches {
             State::Queued if fetch.waiters.is_empty() => self.ahead.push_back(id),
             State::Queued => self.demanded.push_back(id),
             State::Starved(_) => self.starved.push_back(id),
-            State::Pulling { until, .. } | State::Paused { until } => {
-                self.timers.push(Reverse((until, id)));
+            State::Pulling { .. } | State::Paused { .. } | State::Asked | State::Reading { .. } => {
             }
-            State::Asked | State::Reading { .. } => {}
         }
+        self.set_timer(id);
     }
 
     /// Ends a fetch: who waited for it.
     pub(crate) fn remove(&mut self, id: FetchId) -> (Key, impl Iterator<Item = Waiter> + use<>) {
         let fetch = self.fetches.remove(&id).expect("the caller has looked it up");
         self.by_key.remove(&fetch.key);
+        self.timers.remove(&(fetch.timer, id));
         (fetch.key, fetch.waiters.into_iter().map(|(waiter, _)| waiter))
     }
 
     /// Forgets the waiters of a lost child.
     pub(crate) fn forget_child(&mut self, link: LinkId) {
+        // Their timers stay: at worst one finds nobody left.
         for fetch in self.fetches.values_mut() {
             fetch.waiters.retain(|(waiter, _)| match waiter {
                 Waiter::Child(of, _) => *of != link,
@@ -207,34 +227,31 @@ impl Fetches {
 
     /// When [`Fetches::due`] is to be called next.
     pub(crate) fn next_due(&self) -> Option<Tick> {
-        self.timers.peek().map(|Reverse((tick, _))| *tick)
+        self.timers.first().map(|&(tick, _)| tick)
     }
 
     /// A fetch whose time has come: the waiters whose deadline is over, and whether its state's
     /// time is over too.
     pub(crate) fn due(&mut self, now: Tick) -> Option<Due> {
-        loop {
-            let &Reverse((tick, id)) = self.timers.peek()?;
-            if tick > now {
-                return None;
-            }
-            self.timers.pop();
-            let Some(fetch) = self.fetches.get_mut(&id) else { continue };
-            if fetch.due() > now {
-                continue;
-            }
-            let expired = fetch.waiters.extract_if(.., |(_, deadline)| *deadline <= now);
-            let expired = expired.map(|(waiter, _)| waiter).collect();
-            let over = match fetch.state {
-                State::Pulling { until, .. } | State::Paused { until } => until <= now,
-                State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => false,
-            };
-            let next = fetch.due();
-            if next > now && next != Tick::NEVER {
-                self.timers.push(Reverse((next, id)));
-            }
-            return Some(Due { id, expired, state_over: over });
+        let &(tick, id) = self.timers.first()?;
+        if tick > now {
+            return None;
         }
+        let fetch = self.fetches.get_mut(&id).expect("only fetches that exist have a timer");
+        let expired = fetch.waiters.extract_if(.., |(_, deadline)| *deadline <= now);
+        let expired = expired.map(|(waiter, _)| waiter).collect();
+        let state_over = match fetch.state {
+            State::Pulling { until, .. } | State::Paused { until } => until <= now,
+            State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => false,
+        };
+        if state_over {
+            // The caller moves it on; until then it is not due again.
+            fetch.timer = Tick::NEVER;
+            self.timers.remove(&(tick, id));
+        } else {
+            self.set_timer(id);
+        }
+        Some(Due { id, expired, state_over })
     }
 }
 

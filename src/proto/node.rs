@@ -150,6 +150,8 @@ pub enum Output {
     Pull {
         /// To be given back.
         pull: PullId,
+        /// Of which object.
+        key: Key,
         /// Whose arena.
         link: LinkId,
         /// Where there, in bytes.
@@ -163,6 +165,8 @@ pub enum Output {
     Copy {
         /// To be given back.
         pull: PullId,
+        /// Of which object.
+        key: Key,
         /// Where from.
         from: CopyFrom,
         /// Where to, and how many bytes.
@@ -480,7 +484,7 @@ impl Node {
         }
     }
 
-    /// Begins a fetch again, or gives it up after too many attempts.
+    /// Begins a fetch again, or gives it up after too many attempts or when nobody waits for it.
     fn retry(
         &mut self,
         id: FetchId,
@@ -491,7 +495,7 @@ impl Node {
     ) {
         let fetch = self.fetches.get_mut(id).expect("the caller has looked it up");
         fetch.attempts += 1;
-        if fetch.attempts >= ATTEMPTS_MAX {
+        if fetch.attempts >= ATTEMPTS_MAX || !fetch.has_waiters() {
             self.complete(id, Err(errno), now, store);
         } else {
             self.counters.retries += 1;
@@ -566,7 +570,7 @@ impl Node {
                         let pull = self.pulling(id, into, None, now);
                         let from = CopyFrom::Message;
                         let checksum = Some(checksum);
-                        self.outputs.push_back(Output::Copy { pull, from, into, checksum });
+                        self.outputs.push_back(Output::Copy { pull, key, from, into, checksum });
                     }
                     None => {
                         self.counters.starved += 1;
@@ -818,18 +822,23 @@ impl Node {
         }
     }
 
+    fn key_of(&mut self, id: FetchId) -> Key {
+        self.fetches.get_mut(id).expect("the caller has looked it up").key.clone()
+    }
+
     fn fill(&mut self, id: FetchId, need: Need, into: Extent, now: Tick) {
         match need {
             Need::Pull(grant) => {
                 let pull = self.pulling(id, into, Some((grant.link, grant.lease)), now);
                 self.counters.pulls += 1;
                 let Grant { link, offset, checksum, .. } = grant;
-                self.outputs.push_back(Output::Pull { pull, link, offset, into, checksum });
+                let key = self.key_of(id);
+                self.outputs.push_back(Output::Pull { pull, key, link, offset, into, checksum });
             }
             Need::Fill(job, _) => {
                 let pull = self.pulling(id, into, None, now);
-                let from = CopyFrom::Listing(job);
-                self.outputs.push_back(Output::Copy { pull, from, into, checksum: None });
+                let (key, from) = (self.key_of(id), CopyFrom::Listing(job));
+                self.outputs.push_back(Output::Copy { pull, key, from, into, checksum: None });
             }
             Need::Read => self.read_source(id, Some(into)),
         }
@@ -839,7 +848,7 @@ impl Node {
         let job = JobId(self.next_job);
         self.next_job = self.next_job.wrapping_add(1);
         self.jobs.insert(job, id);
-        let key = self.fetches.get_mut(id).expect("the caller has looked it up").key.clone();
+        let key = self.key_of(id);
         self.fetches.set(id, State::Reading { extent });
         let request = match (key.what, extent) {
             (What::Block { .. }, Some(extent)) => SourceRequest::Block(extent),

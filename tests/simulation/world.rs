@@ -1,0 +1,640 @@
+//! The driver of many nodes under virtual time: it applies each node's outputs with random delays
+//! and checks, at each answer and at the end, what must be true.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use copper_cache::{Cache, LocalUse};
+use copper_proto::limits::{
+    BLOCK_BYTES, ORPHAN_BOUND, PULL_BOUND, RECEIVES_PER_CHILD, REQUEST_BOUND,
+};
+use copper_proto::node::SourceUse;
+use copper_proto::store::{Known, Store};
+use copper_proto::{
+    CopyFrom, Directory, Errno, Extent, Gauges, Held, Input, JobId, Key, LinkId, Message, Node,
+    Outcome, Output, PullFailure, PullId, Rank, SourceAnswer, SourceRequest, Tick, Ticket, Tree,
+    ViewPath, What,
+};
+
+use crate::random::Random;
+use crate::source::{Source, checksum};
+
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Ranks that die at random times.
+    pub deaths: u64,
+    pub root_dies: bool,
+    /// One in so many source reads fails with EIO; 0 for none.
+    pub source_fails: u64,
+    /// One in so many pulls takes longer than its bound; 0 for none.
+    pub pulls_stall: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: u32,
+    pub fanout: u32,
+    pub readers: u32,
+    pub arena_bytes: u64,
+    pub fallback: bool,
+    pub faults: Faults,
+    pub ignore_pins: bool,
+    pub ignore_checksums: bool,
+}
+
+impl Plan {
+    pub fn random(random: &mut Random) -> Plan {
+        let nodes_max = if random.once_in(4) { 64 } else { 12 };
+        Plan {
+            nodes: 2 + random.below(nodes_max - 1) as u32,
+            fanout: 1 + random.below(6) as u32,
+            readers: 1 + random.below(200) as u32,
+            arena_bytes: *random.pick(&[8 << 20, 32 << 20, 256 << 20]),
+            fallback: random.once_in(2),
+            faults: Faults {
+                deaths: random.below(4),
+                root_dies: random.once_in(3),
+                source_fails: *random.pick(&[0, 0, 20]),
+                pulls_stall: *random.pick(&[0, 0, 10]),
+            },
+            ignore_pins: false,
+            ignore_checksums: false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub answers: u64,
+    pub errors: u64,
+    pub deaths: u64,
+    pub checksum_failures: u64,
+    pub quarantined: u64,
+    pub evictions: u64,
+    /// The most often that one object was read well from the source.
+    pub source_reads_max: u64,
+    pub end: Tick,
+}
+
+#[derive(Debug)]
+enum Event {
+    Want {
+        rank: usize,
+        key: Key,
+    },
+    Message {
+        to: usize,
+        link: LinkId,
+        message: Message,
+        payload: Option<Bytes>,
+    },
+    PullEnds {
+        rank: usize,
+        pull: PullId,
+        from: usize,
+        link: LinkId,
+        offset: u64,
+        key: Key,
+        into: Extent,
+        checksum: u64,
+    },
+    SourceEnds {
+        rank: usize,
+        job: JobId,
+        key: Key,
+        request: SourceRequest,
+    },
+    Dies(usize),
+    Down {
+        rank: usize,
+        link: LinkId,
+    },
+    Dials {
+        rank: usize,
+        candidates: Vec<usize>,
+    },
+    Wakes(usize),
+}
+
+/// What an extent holds.
+#[derive(Clone, Debug, PartialEq)]
+enum Bytes {
+    Garbage,
+    Block(u64),
+    Listing(Arc<Vec<u8>>),
+}
+
+impl Bytes {
+    fn of(key: &Key, source: &Source) -> Bytes {
+        match key.what {
+            What::Directory => Bytes::Listing(source.listing(&key.path).expect("exists").clone()),
+            _ => Bytes::Block(checksum(key)),
+        }
+    }
+
+    fn checksum(&self) -> u64 {
+        match self {
+            Bytes::Garbage => u64::MAX,
+            Bytes::Block(checksum) => *checksum,
+            Bytes::Listing(bytes) => bytes.iter().fold(14_695_981_039_346_656_037, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(1_099_511_628_211)
+            }),
+        }
+    }
+}
+
+/// The cache as the node sees it, with the bug that may be planted.
+struct Shelf<'a> {
+    cache: &'a mut Cache,
+    random: &'a mut Random,
+    ignore_pins: bool,
+}
+
+impl Store for Shelf<'_> {
+    fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known> {
+        self.cache.entry(path, now)
+    }
+    fn object(&mut self, key: &Key) -> Option<Held> {
+        self.cache.object(key)
+    }
+    fn put_entry(&mut self, path: &ViewPath, known: Known) {
+        self.cache.put_entry(path, known);
+    }
+    fn allocate(&mut self, len: u32) -> Option<Extent> {
+        let random = &mut *self.random;
+        self.cache.allocate(len, |_, _| match random.below(8) {
+            0 => LocalUse::InUse,
+            1 => LocalUse::Touched,
+            _ => LocalUse::Idle,
+        })
+    }
+    fn release(&mut self, extent: Extent) {
+        self.cache.release(extent);
+    }
+    fn publish(&mut self, key: &Key, held: Held) {
+        self.cache.publish(key, held);
+    }
+    fn pin(&mut self, extent: Extent) {
+        if !self.ignore_pins {
+            self.cache.pin(extent);
+        }
+    }
+    fn unpin(&mut self, extent: Extent) {
+        if !self.ignore_pins {
+            self.cache.unpin(extent);
+        }
+    }
+}
+
+struct Member {
+    alive: bool,
+    node: Node,
+    cache: Cache,
+    memory: HashMap<u64, Bytes>,
+    listings: HashMap<JobId, Arc<Vec<u8>>>,
+    /// Link, other rank; the other's name for the link.
+    links: BTreeMap<LinkId, (usize, LinkId)>,
+    parent: Option<LinkId>,
+    wakes: Tick,
+}
+
+struct Reader {
+    rank: usize,
+    key: Key,
+    deadline: Tick,
+    answered: bool,
+}
+
+pub struct World {
+    plan: Plan,
+    random: Random,
+    source: Source,
+    tree: Tree,
+    now: Tick,
+    members: Vec<Member>,
+    events: BinaryHeap<Reverse<(Tick, u64)>>,
+    pending: HashMap<u64, Event>,
+    sequence: u64,
+    next_link: u32,
+    readers: HashMap<Ticket, Reader>,
+    /// Messages on their way per receiver's link: their number, and when the last one arrives.
+    wires: HashMap<(usize, LinkId), (u32, Tick)>,
+    source_reads: HashMap<Key, u64>,
+    report: Report,
+}
+
+const LATENCY: Duration = Duration::from_micros(5);
+const TRANSFER: Duration = Duration::from_micros(80);
+const SOURCE: Duration = Duration::from_millis(2);
+
+impl World {
+    pub fn new(seed: u64, plan: Plan) -> World {
+        let mut random = Random::new(seed ^ 0x5eed);
+        let nonzero = |value| NonZeroU32::new(value).expect("not zero");
+        let tree = Tree::new(nonzero(plan.nodes), nonzero(plan.fanout), 0, 1).expect("valid");
+        let members = (0..plan.nodes).map(|rank| Member {
+            alive: true,
+            node: Node::new(
+                match (Rank(rank) == tree.root(), plan.fallback) {
+                    (true, _) => SourceUse::Root,
+                    (false, true) => SourceUse::Fallback,
+                    (false, false) => SourceUse::Never,
+                },
+                Tick(0),
+            ),
+            cache: Cache::new(plan.arena_bytes),
+            memory: HashMap::new(),
+            listings: HashMap::new(),
+            links: BTreeMap::new(),
+            parent: None,
+            wakes: Tick::NEVER,
+        });
+        let mut world = World {
+            members: members.collect(),
+            source: Source::random(&mut random),
+            random,
+            tree,
+            plan,
+            now: Tick(0),
+            events: BinaryHeap::new(),
+            pending: HashMap::new(),
+            sequence: 0,
+            next_link: 0,
+            readers: HashMap::new(),
+            wires: HashMap::new(),
+            source_reads: HashMap::new(),
+            report: Report::default(),
+        };
+        world.set_up();
+        world
+    }
+
+    fn set_up(&mut self) {
+        for rank in 1..self.plan.nodes {
+            let candidates = self.ancestors(rank as usize);
+            let at = self.random.delay(Duration::from_millis(1));
+            self.at(at, Event::Dials { rank: rank as usize, candidates });
+        }
+        // Readers come in crowds, so that many want the same at once.
+        for _ in 0..self.plan.readers {
+            let key = self.random.pick(&self.source.keys).clone();
+            let start = Duration::from_micros(self.random.below(60_000));
+            for rank in 0..self.plan.nodes as usize {
+                for _ in 0..self.random.below(3) {
+                    let at = start + self.random.delay(Duration::from_micros(20));
+                    self.at(at, Event::Want { rank, key: key.clone() });
+                }
+            }
+        }
+        for _ in 0..self.plan.faults.deaths {
+            let rank = self.random.below(self.plan.nodes.into()) as usize;
+            let spared = rank == self.tree.root().0 as usize && !self.plan.faults.root_dies;
+            if !spared {
+                let at = Duration::from_micros(self.random.below(80_000));
+                self.at(at, Event::Dies(rank));
+            }
+        }
+    }
+
+    fn ancestors(&self, rank: usize) -> Vec<usize> {
+        self.tree.ancestors(Rank(rank as u32)).map(|ancestor| ancestor.0 as usize).collect()
+    }
+
+    fn at(&mut self, delay: Duration, event: Event) {
+        self.sequence += 1;
+        self.events.push(Reverse((self.now + delay, self.sequence)));
+        self.pending.insert(self.sequence, event);
+    }
+
+    /// Runs until nothing is left to happen.
+    pub fn run(mut self) -> Report {
+        let mut steps = 0_u64;
+        while let Some(Reverse((tick, sequence))) = self.events.pop() {
+            assert!(tick >= self.now, "time goes forward");
+            self.now = tick;
+            let event = self.pending.remove(&sequence).expect("each event happens once");
+            self.happen(event);
+            steps += 1;
+            assert!(steps < 20_000_000, "the nodes talk without end");
+        }
+        self.check_the_end();
+        self.report.end = self.now;
+        self.report
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Want { rank, key } => {
+                if self.members[rank].alive {
+                    let ticket = Ticket(self.readers.len() as u64);
+                    let deadline = self.now + REQUEST_BOUND;
+                    let reader = Reader { rank, key: key.clone(), deadline, answered: false };
+                    self.readers.insert(ticket, reader);
+                    self.handle(rank, Input::Want { ticket, key, deadline }, None);
+                }
+            }
+            Event::Message { to, link, message, payload } => {
+                self.wires.get_mut(&(to, link)).expect("it was sent").0 -= 1;
+                if self.members[to].alive && self.members[to].links.contains_key(&link) {
+                    self.handle(to, Input::Received { link, message }, payload);
+                }
+            }
+            Event::PullEnds { rank, pull, from, link, offset, key, into, checksum } => {
+                if self.members[rank].alive {
+                    self.pull_ends(rank, pull, from, link, offset, &key, into, checksum);
+                }
+            }
+            Event::SourceEnds { rank, job, key, request } => {
+                if self.members[rank].alive {
+                    self.source_ends(rank, job, &key, &request);
+                }
+            }
+            Event::Dies(rank) => self.dies(rank),
+            Event::Down { rank, link } => self.down(rank, link),
+            Event::Dials { rank, candidates } => self.dials(rank, candidates),
+            Event::Wakes(rank) => {
+                if self.members[rank].alive && self.members[rank].wakes <= self.now {
+                    self.members[rank].wakes = Tick::NEVER;
+                    self.handle(rank, Input::Time, None);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, rank: usize, input: Input, payload: Option<Bytes>) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let now = self.now;
+            self.with_store(rank, |node, store| node.handle(now, input, store));
+            while let Some(output) = self.with_store(rank, |node, store| node.poll(now, store)) {
+                // Copies end at once, but only after all that was to be done before.
+                if let Some(ended) = self.apply(rank, output, payload.as_ref()) {
+                    inputs.insert(0, ended);
+                }
+            }
+        }
+        let due = self.members[rank].node.next_due();
+        if due < self.members[rank].wakes {
+            self.members[rank].wakes = due;
+            let delay = due.since(self.now);
+            self.at(delay, Event::Wakes(rank));
+        }
+    }
+
+    fn with_store<T>(
+        &mut self,
+        rank: usize,
+        act: impl FnOnce(&mut Node, &mut Shelf<'_>) -> T,
+    ) -> T {
+        let member = &mut self.members[rank];
+        let before = member.cache.counters().evicted_blocks;
+        let ignore_pins = self.plan.ignore_pins;
+        let mut shelf = Shelf { cache: &mut member.cache, random: &mut self.random, ignore_pins };
+        let result = act(&mut member.node, &mut shelf);
+        self.report.evictions += member.cache.counters().evicted_blocks - before;
+        result
+    }
+
+    /// Applies one output; a copy's end is returned.
+    fn apply(&mut self, rank: usize, output: Output, payload: Option<&Bytes>) -> Option<Input> {
+        match output {
+            Output::Send { link, message, payload } => {
+                let bytes = payload.map(|extent| self.members[rank].memory[&extent.offset].clone());
+                if let Some(&(to, their_link)) = self.members[rank].links.get(&link) {
+                    self.send(to, their_link, message, bytes);
+                }
+            }
+            Output::Pull { pull, key, link, offset, into, checksum } => {
+                self.members[rank].memory.insert(into.offset, Bytes::Garbage);
+                let from = self.members[rank].links.get(&link).map_or(usize::MAX, |&(to, _)| to);
+                let stalls = self.plan.faults.pulls_stall;
+                let delay = if stalls > 0 && self.random.once_in(stalls) {
+                    PULL_BOUND + Duration::from_millis(self.random.below(5000))
+                } else {
+                    self.random.delay(TRANSFER)
+                };
+                self.at(
+                    delay,
+                    Event::PullEnds { rank, pull, from, link, offset, key, into, checksum },
+                );
+            }
+            Output::Copy { pull, key, from, into, checksum } => {
+                let bytes = match from {
+                    CopyFrom::Message => payload.expect("the message had one").clone(),
+                    CopyFrom::Listing(job) => {
+                        Bytes::Listing(self.members[rank].listings.remove(&job).expect("listed"))
+                    }
+                };
+                let result = self.arrived(rank, &key, into, bytes, checksum);
+                return Some(Input::Pulled { pull, result });
+            }
+            Output::Source { job, key, request } => {
+                if let SourceRequest::Block(into) = &request {
+                    self.members[rank].memory.insert(into.offset, Bytes::Garbage);
+                }
+                let delay = self.random.delay(SOURCE);
+                self.at(delay, Event::SourceEnds { rank, job, key, request });
+            }
+            Output::Answer { ticket, result } => self.check_answer(rank, ticket, result),
+            Output::Disconnect { link, violation } => {
+                panic!("rank {rank} accuses link {link}: {violation}")
+            }
+            Output::DropListing(job) => {
+                self.members[rank].listings.remove(&job);
+            }
+        }
+        None
+    }
+
+    fn send(&mut self, to: usize, link: LinkId, message: Message, payload: Option<Bytes>) {
+        let arrives = self.now + self.random.delay(LATENCY);
+        let wire = self.wires.entry((to, link)).or_default();
+        wire.0 += 1;
+        assert!(wire.0 <= RECEIVES_PER_CHILD, "more messages on a link than receives are posted");
+        wire.1 = wire.1.max(arrives);
+        let delay = wire.1.since(self.now);
+        self.at(delay, Event::Message { to, link, message, payload });
+    }
+
+    /// Bytes have come into an extent: verified, and decoded if they are a directory.
+    fn arrived(
+        &mut self,
+        rank: usize,
+        key: &Key,
+        into: Extent,
+        bytes: Bytes,
+        expected: Option<u64>,
+    ) -> Result<u64, PullFailure> {
+        let checksum = bytes.checksum();
+        self.members[rank].memory.insert(into.offset, bytes.clone());
+        if expected.is_some_and(|expected| expected != checksum) && !self.plan.ignore_checksums {
+            return Err(PullFailure::Checksum);
+        }
+        if key.what == What::Directory {
+            let Bytes::Listing(bytes) = bytes else { return Err(PullFailure::Malformed) };
+            let directory = Directory::decode(&bytes).map_err(|_| PullFailure::Malformed)?;
+            self.members[rank].cache.put_directory(&key.path, Arc::new(directory));
+        }
+        Ok(expected.unwrap_or(checksum))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn pull_ends(
+        &mut self,
+        rank: usize,
+        pull: PullId,
+        from: usize,
+        link: LinkId,
+        offset: u64,
+        key: &Key,
+        into: Extent,
+        checksum: u64,
+    ) {
+        // The bytes are what the parent's memory holds when the transfer ends, whatever that is.
+        let lost = from == usize::MAX || !self.members[from].alive;
+        let unlinked = !self.members[rank].links.contains_key(&link);
+        let result = if lost || unlinked {
+            Err(PullFailure::Fabric)
+        } else {
+            let bytes = self.members[from].memory[&offset].clone();
+            self.arrived(rank, key, into, bytes, Some(checksum))
+        };
+        self.handle(rank, Input::Pulled { pull, result }, None);
+    }
+
+    fn source_ends(&mut self, rank: usize, job: JobId, key: &Key, request: &SourceRequest) {
+        let fails = self.plan.faults.source_fails;
+        let result = if fails > 0 && self.random.once_in(fails) {
+            Err(Errno::EIO)
+        } else {
+            *self.source_reads.entry(key.clone()).or_default() += 1;
+            Ok(match request {
+                SourceRequest::Entry => match self.source.entry(&key.path) {
+                    Some(entry) => SourceAnswer::Present(entry.clone()),
+                    None => SourceAnswer::Absent,
+                },
+                SourceRequest::Directory => {
+                    let listing = self.source.listing(&key.path).expect("exists").clone();
+                    let len = listing.len() as u32;
+                    self.members[rank].listings.insert(job, listing);
+                    SourceAnswer::Directory(len)
+                }
+                SourceRequest::Block(into) => {
+                    let bytes = Bytes::of(key, &self.source);
+                    let checksum = bytes.checksum();
+                    self.members[rank].memory.insert(into.offset, bytes);
+                    SourceAnswer::Block(checksum)
+                }
+                SourceRequest::Statistics => unreachable!("not wanted here"),
+            })
+        };
+        self.handle(rank, Input::Source { job, result }, None);
+    }
+
+    // --- faults
+
+    fn dies(&mut self, rank: usize) {
+        if !std::mem::replace(&mut self.members[rank].alive, false) {
+            return;
+        }
+        self.report.deaths += 1;
+        for (_, (other, link)) in std::mem::take(&mut self.members[rank].links) {
+            let delay = self.random.delay(LATENCY);
+            self.at(delay, Event::Down { rank: other, link });
+        }
+    }
+
+    fn down(&mut self, rank: usize, link: LinkId) {
+        if !self.members[rank].alive || self.members[rank].links.remove(&link).is_none() {
+            return;
+        }
+        if self.members[rank].parent == Some(link) {
+            self.members[rank].parent = None;
+            let candidates = self.ancestors(rank);
+            let delay = self.random.delay(Duration::from_millis(1));
+            self.at(delay, Event::Dials { rank, candidates });
+        }
+        self.handle(rank, Input::LinkDown { link }, None);
+    }
+
+    fn dials(&mut self, rank: usize, candidates: Vec<usize>) {
+        if !self.members[rank].alive {
+            return;
+        }
+        let Some(&parent) = candidates.iter().find(|&&rank| self.members[rank].alive) else {
+            self.handle(rank, Input::Orphaned, None);
+            return;
+        };
+        let (up, down) = (LinkId(self.next_link), LinkId(self.next_link + 1));
+        self.next_link += 2;
+        self.members[rank].links.insert(up, (parent, down));
+        self.members[rank].parent = Some(up);
+        self.members[parent].links.insert(down, (rank, up));
+        self.handle(parent, Input::ChildUp { link: down, rank: Rank(rank as u32) }, None);
+        self.handle(rank, Input::ParentUp { link: up, rank: Rank(parent as u32) }, None);
+    }
+
+    // --- checks
+
+    fn check_answer(&mut self, rank: usize, ticket: Ticket, result: Result<Outcome, Errno>) {
+        let now = self.now;
+        let reader = self.readers.get_mut(&ticket).expect("nobody else is answered");
+        assert_eq!(reader.rank, rank);
+        assert!(!std::mem::replace(&mut reader.answered, true), "{ticket} is answered twice");
+        assert!(now <= reader.deadline, "{ticket} is answered after its deadline");
+        let key = &reader.key;
+        self.report.answers += 1;
+        match result {
+            Ok(Outcome::Present(entry)) => {
+                assert_eq!(Some(&entry), self.source.entry(&key.path), "{key:?}");
+            }
+            Ok(Outcome::Absent(until)) => {
+                assert!(self.source.entry(&key.path).is_none(), "{key:?} exists");
+                assert!(until > now, "the answer may be repeated for a while");
+            }
+            Ok(Outcome::Object(held)) => {
+                let bytes = &self.members[rank].memory[&held.extent.offset];
+                assert_eq!(*bytes, Bytes::of(key, &self.source), "wrong bytes of {key:?}");
+            }
+            Ok(Outcome::Statistics(_)) => panic!("nobody asked for statistics"),
+            Err(errno) => {
+                let faults = &self.plan.faults;
+                let excused = faults.deaths + faults.pulls_stall + faults.source_fails > 0;
+                assert!(excused || self.plan.ignore_pins, "{key:?}: {errno} without a fault");
+                assert!(
+                    matches!(errno, Errno::EIO | Errno::ETIMEDOUT),
+                    "{key:?}: {errno} is nobody's error"
+                );
+                self.report.errors += 1;
+            }
+        }
+    }
+
+    fn check_the_end(&mut self) {
+        for (ticket, reader) in &self.readers {
+            let excused = reader.answered || !self.members[reader.rank].alive;
+            assert!(
+                excused,
+                "{ticket} on rank {} never got an answer: {:?}",
+                reader.rank, reader.key
+            );
+        }
+        for (rank, member) in self.members.iter().enumerate().filter(|(_, member)| member.alive) {
+            assert_eq!(member.node.gauges(), Gauges::default(), "rank {rank} is not idle");
+            let counters = member.cache.counters();
+            assert_eq!(counters.pinned_bytes, 0, "rank {rank} has pins left");
+            assert!(counters.bytes <= counters.limit_bytes);
+            assert!(member.listings.is_empty(), "rank {rank} keeps listings");
+            self.report.checksum_failures += member.node.counters().checksum_failures;
+            self.report.quarantined += member.node.counters().quarantined;
+        }
+        self.report.source_reads_max = self.source_reads.values().copied().max().unwrap_or(0);
+        // Readers are answered by their deadlines; what was fetched ahead of them may begin late.
+        let bound = Tick(0) + 4 * REQUEST_BOUND + ORPHAN_BOUND;
+        assert!(self.now < bound, "it took until {:?}", self.now);
+        const { assert!(BLOCK_BYTES == 1 << 20, "the plans' arenas are meant for this") };
+    }
+}
