@@ -2,6 +2,8 @@
 //! random delays, links that overtake each other, ranks that die, a source that fails, arenas that
 //! are too small. `COPPER_SEED=N` replays one run; `COPPER_SEEDS=N` runs that many fresh ones.
 
+#![allow(clippy::print_stderr, reason = "a failing run is replayed from what it prints")]
+
 #[path = "simulation/random.rs"]
 mod random;
 #[path = "simulation/source.rs"]
@@ -95,6 +97,20 @@ fn a_pull_that_stalls_ends_in_quarantine_and_its_late_bytes_land_nowhere_else() 
         quarantined += report.quarantined;
     }
     assert!(quarantined > 0, "pulls were meant to stall");
+}
+
+#[test]
+fn an_object_larger_than_the_arena_costs_an_error_and_nobody_else_waits_for_it() {
+    let mut errors = 0;
+    for seed in seeds(7000, 30) {
+        let report = run(seed, |plan| {
+            plan.faults = Faults::default();
+            plan.arena_bytes = 512 << 10;
+        });
+        assert!(report.end < copper_proto::Tick(10_000_000_000), "seed {seed}: {:?}", report.end);
+        errors += report.errors;
+    }
+    assert!(errors > 0, "some object was meant to be larger than the arena");
 }
 
 #[test]

@@ -70,6 +70,12 @@ impl Buddy {
         assert!(self.free[order].insert(page), "page {page} is freed twice");
     }
 
+    /// Whether an extent of `len` bytes fits into the empty arena: runs are aligned to their size,
+    /// so the largest power of two in it decides.
+    pub fn can_hold(&self, len: u32) -> bool {
+        Buddy::space(len) <= self.capacity_bytes
+    }
+
     /// Bytes that no extent takes.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes
@@ -136,6 +142,7 @@ mod tests {
         assert_eq!(buddy.allocate(1), None);
         buddy.free(0, 1 << 20);
         assert_eq!(buddy.allocate(2 << 20), None);
+        assert!(buddy.can_hold(1 << 20) && !buddy.can_hold((1 << 20) + 1));
         assert_eq!(buddy.allocate(1), Some(0));
     }
 

@@ -157,6 +157,11 @@ impl Cache {
         Some(object.held)
     }
 
+    /// Whether an extent of so many bytes could be had if nothing else were held.
+    pub fn can_hold(&self, len: u32) -> bool {
+        self.buddy.can_hold(len)
+    }
+
     /// Reserves an extent. `local_use` says of a published extent whether it may go; when it
     /// answers `Idle` the extent is evicted, and the caller must forget it.
     pub fn allocate(

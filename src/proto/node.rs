@@ -572,6 +572,9 @@ impl Node {
                         let checksum = Some(checksum);
                         self.outputs.push_back(Output::Copy { pull, key, from, into, checksum });
                     }
+                    None if !store.can_hold(len) => {
+                        self.complete(id, Err(Errno::EFBIG), now, store);
+                    }
                     None => {
                         self.counters.starved += 1;
                         self.fetches.set(id, State::Paused { until: now + PAUSE });
@@ -812,7 +815,17 @@ impl Node {
                     unreachable!("only blocks are read into an extent")
                 }
             };
+            let wanted = self.fetches.get_mut(id).is_some_and(|fetch| fetch.has_waiters());
             let Some(into) = store.allocate(len) else {
+                if !store.can_hold(len) {
+                    self.abandon(id, need, Errno::EFBIG, now, store);
+                    continue;
+                }
+                if !wanted {
+                    // Whoever waits behind it shall not.
+                    self.abandon(id, need, Errno::ENOMEM, now, store);
+                    continue;
+                }
                 self.counters.starved += 1;
                 self.retry_starved = Some(now + PAUSE);
                 return;
@@ -820,6 +833,23 @@ impl Node {
             self.fetches.starved.pop_front();
             self.fill(id, need, into, now);
         }
+    }
+
+    /// Ends a fetch that gets no extent.
+    fn abandon(
+        &mut self,
+        id: FetchId,
+        need: Need,
+        errno: Errno,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
+        match need {
+            Need::Pull(grant) => self.close_lease(Some((grant.link, grant.lease)), now),
+            Need::Fill(job, _) => self.outputs.push_back(Output::DropListing(job)),
+            Need::Read => {}
+        }
+        self.complete(id, Err(errno), now, store);
     }
 
     fn key_of(&mut self, id: FetchId) -> Key {

@@ -46,6 +46,9 @@ pub trait Store {
     /// Remembers what a path is.
     fn put_entry(&mut self, path: &ViewPath, known: Known);
 
+    /// Whether an extent of so many bytes could be had if nothing else were held.
+    fn can_hold(&self, len: u32) -> bool;
+
     /// Reserves an extent, evicting what may go; `None` if not enough may go now.
     fn allocate(&mut self, len: u32) -> Option<Extent>;
 

@@ -8,6 +8,15 @@ use std::num::NonZeroU32;
 use crate::ids::Rank;
 use crate::limits::CHILDREN_MAX;
 
+/// The fan-out for a job of `size` ranks where none is given: the smallest that keeps a tree at four
+/// levels below its root, as the C++ Copper's thresholds do, but at least 2.
+pub fn default_fanout(size: u32) -> NonZeroU32 {
+    let holds = |fanout: u64| (0..=4).map(|level| fanout.pow(level)).sum::<u64>();
+    let widest = u64::from(CHILDREN_MAX);
+    let fanout = (2..widest).find(|&fanout| holds(fanout) >= size.into()).unwrap_or(widest);
+    NonZeroU32::new(u32::try_from(fanout).expect("at most CHILDREN_MAX")).expect("at least 2")
+}
+
 /// One tree over the ranks of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tree {
@@ -101,6 +110,16 @@ mod tests {
         let roots: std::collections::HashSet<Rank> =
             (0..4).map(|index| tree(10, 2, index, 4).root()).collect();
         assert_eq!(roots.len(), 4);
+    }
+
+    #[test]
+    fn the_default_tree_is_at_most_four_levels_deep() {
+        for size in [1, 2, 4, 31, 32, 121, 1000, 10_624] {
+            let tree = tree(size, default_fanout(size).get(), 0, 1);
+            let deepest = (0..size).map(|rank| tree.ancestors(Rank(rank)).count()).max();
+            assert!(deepest <= Some(4), "{size} ranks: {deepest:?}");
+        }
+        assert_eq!((default_fanout(4).get(), default_fanout(31).get()), (2, 2));
     }
 
     #[test]

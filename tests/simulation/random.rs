@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,21 +19,21 @@ impl Random {
     }
 
     /// Below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// True once in `in_all`.
-    pub fn once_in(&mut self, in_all: u64) -> bool {
+    pub(crate) fn once_in(&mut self, in_all: u64) -> bool {
         self.below(in_all) == 0
     }
 
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
 
     /// Mostly near `usual`, now and then a hundred times that.
-    pub fn delay(&mut self, usual: Duration) -> Duration {
+    pub(crate) fn delay(&mut self, usual: Duration) -> Duration {
         let factor = if self.once_in(50) { 100 } else { 1 };
         let nanos = usual.as_nanos() as u64 * factor;
         Duration::from_nanos(nanos / 2 + self.below(nanos + 1))

@@ -11,15 +11,15 @@ use copper_proto::{
 use crate::random::Random;
 
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     entries: HashMap<ViewPath, Entry>,
     listings: HashMap<ViewPath, Arc<Vec<u8>>>,
     /// Everything that can be wanted, and names that do not exist.
-    pub keys: Vec<Key>,
+    pub(crate) keys: Vec<Key>,
 }
 
 impl Source {
-    pub fn random(random: &mut Random) -> Source {
+    pub(crate) fn random(random: &mut Random) -> Source {
         let mut source =
             Source { entries: HashMap::new(), listings: HashMap::new(), keys: Vec::new() };
         source.fill(&ViewPath::root(), 2, random);
@@ -68,17 +68,17 @@ impl Source {
         }
     }
 
-    pub fn entry(&self, path: &ViewPath) -> Option<&Entry> {
+    pub(crate) fn entry(&self, path: &ViewPath) -> Option<&Entry> {
         self.entries.get(path)
     }
 
-    pub fn listing(&self, path: &ViewPath) -> Option<&Arc<Vec<u8>>> {
+    pub(crate) fn listing(&self, path: &ViewPath) -> Option<&Arc<Vec<u8>>> {
         self.listings.get(path)
     }
 }
 
 /// Stands for the bytes of an object: equal exactly where they are.
-pub fn checksum(key: &Key) -> u64 {
+pub(crate) fn checksum(key: &Key) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()

@@ -23,30 +23,30 @@ use crate::random::Random;
 use crate::source::{Source, checksum};
 
 #[derive(Clone, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Ranks that die at random times.
-    pub deaths: u64,
-    pub root_dies: bool,
+    pub(crate) deaths: u64,
+    pub(crate) root_dies: bool,
     /// One in so many source reads fails with EIO; 0 for none.
-    pub source_fails: u64,
+    pub(crate) source_fails: u64,
     /// One in so many pulls takes longer than its bound; 0 for none.
-    pub pulls_stall: u64,
+    pub(crate) pulls_stall: u64,
 }
 
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub nodes: u32,
-    pub fanout: u32,
-    pub readers: u32,
-    pub arena_bytes: u64,
-    pub fallback: bool,
-    pub faults: Faults,
-    pub ignore_pins: bool,
-    pub ignore_checksums: bool,
+pub(crate) struct Plan {
+    pub(crate) nodes: u32,
+    pub(crate) fanout: u32,
+    pub(crate) readers: u32,
+    pub(crate) arena_bytes: u64,
+    pub(crate) fallback: bool,
+    pub(crate) faults: Faults,
+    pub(crate) ignore_pins: bool,
+    pub(crate) ignore_checksums: bool,
 }
 
 impl Plan {
-    pub fn random(random: &mut Random) -> Plan {
+    pub(crate) fn random(random: &mut Random) -> Plan {
         let nodes_max = if random.once_in(4) { 64 } else { 12 };
         Plan {
             nodes: 2 + random.below(nodes_max - 1) as u32,
@@ -67,16 +67,17 @@ impl Plan {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub answers: u64,
-    pub errors: u64,
-    pub deaths: u64,
-    pub checksum_failures: u64,
-    pub quarantined: u64,
-    pub evictions: u64,
+pub(crate) struct Report {
+    pub(crate) answers: u64,
+    pub(crate) errors: u64,
+    pub(crate) deaths: u64,
+    pub(crate) checksum_failures: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) evictions: u64,
     /// The most often that one object was read well from the source.
-    pub source_reads_max: u64,
-    pub end: Tick,
+    pub(crate) source_reads_max: u64,
+    /// When the last reader was answered.
+    pub(crate) end: Tick,
 }
 
 #[derive(Debug)]
@@ -163,6 +164,9 @@ impl Store for Shelf<'_> {
     fn put_entry(&mut self, path: &ViewPath, known: Known) {
         self.cache.put_entry(path, known);
     }
+    fn can_hold(&self, len: u32) -> bool {
+        self.cache.can_hold(len)
+    }
     fn allocate(&mut self, len: u32) -> Option<Extent> {
         let random = &mut *self.random;
         self.cache.allocate(len, |_, _| match random.below(8) {
@@ -208,7 +212,7 @@ struct Reader {
     answered: bool,
 }
 
-pub struct World {
+pub(crate) struct World {
     plan: Plan,
     random: Random,
     source: Source,
@@ -231,7 +235,7 @@ const TRANSFER: Duration = Duration::from_micros(80);
 const SOURCE: Duration = Duration::from_millis(2);
 
 impl World {
-    pub fn new(seed: u64, plan: Plan) -> World {
+    pub(crate) fn new(seed: u64, plan: Plan) -> World {
         let mut random = Random::new(seed ^ 0x5eed);
         let nonzero = |value| NonZeroU32::new(value).expect("not zero");
         let tree = Tree::new(nonzero(plan.nodes), nonzero(plan.fanout), 0, 1).expect("valid");
@@ -310,7 +314,7 @@ impl World {
     }
 
     /// Runs until nothing is left to happen.
-    pub fn run(mut self) -> Report {
+    pub(crate) fn run(mut self) -> Report {
         let mut steps = 0_u64;
         while let Some(Reverse((tick, sequence))) = self.events.pop() {
             assert!(tick >= self.now, "time goes forward");
@@ -321,7 +325,6 @@ impl World {
             assert!(steps < 20_000_000, "the nodes talk without end");
         }
         self.check_the_end();
-        self.report.end = self.now;
         self.report
     }
 
@@ -587,6 +590,7 @@ impl World {
         assert!(now <= reader.deadline, "{ticket} is answered after its deadline");
         let key = &reader.key;
         self.report.answers += 1;
+        self.report.end = now;
         match result {
             Ok(Outcome::Present(entry)) => {
                 assert_eq!(Some(&entry), self.source.entry(&key.path), "{key:?}");
@@ -603,9 +607,13 @@ impl World {
             Err(errno) => {
                 let faults = &self.plan.faults;
                 let excused = faults.deaths + faults.pulls_stall + faults.source_fails > 0;
-                assert!(excused || self.plan.ignore_pins, "{key:?}: {errno} without a fault");
+                let excused =
+                    excused || self.plan.ignore_pins || self.plan.arena_bytes < BLOCK_BYTES.into();
+                assert!(excused, "{key:?}: {errno} without a fault");
+                let too_large = self.plan.arena_bytes < u64::from(BLOCK_BYTES);
                 assert!(
-                    matches!(errno, Errno::EIO | Errno::ETIMEDOUT),
+                    matches!(errno, Errno::EIO | Errno::ETIMEDOUT)
+                        || (errno == Errno::EFBIG && too_large),
                     "{key:?}: {errno} is nobody's error"
                 );
                 self.report.errors += 1;

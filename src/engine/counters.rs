@@ -1,0 +1,79 @@
+//! What an engine has counted, for whoever wants to look without disturbing it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters and gauges of one engine. Written by its thread alone, read by anybody, with
+        /// no order among them.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+    };
+}
+
+counters! {
+    /// Pulls begun.
+    pulls,
+    /// Bytes of pulls that ended well.
+    pulled_bytes,
+    /// Answers whose bytes came inside the message.
+    inlined,
+    /// Messages sent.
+    messages_sent,
+    /// Messages received that were of a known link.
+    messages_received,
+    /// Messages received that were not, or were malformed: dropped.
+    messages_dropped,
+    /// Fetches begun again after a failure.
+    retries,
+    /// Pulls whose bytes were not those announced.
+    checksum_failures,
+    /// Pulls that ran out of time.
+    quarantined,
+    /// Readers and children answered `ETIMEDOUT`.
+    expired,
+    /// Times that a fetch had to wait for an extent.
+    starved,
+    /// Blocks fetched ahead of readers.
+    fetched_ahead,
+    /// Links closed because the other side broke the protocol.
+    violations,
+    /// Objects held.
+    blocks,
+    /// Bytes that they take.
+    bytes,
+    /// Bytes of the arena.
+    limit_bytes,
+    /// Bytes that may not be evicted now.
+    pinned_bytes,
+    /// Objects evicted.
+    evicted_blocks,
+    /// Decoded directory snapshots.
+    directories,
+    /// Paths of which something is known.
+    attributes,
+    /// Inodes that the kernel holds.
+    inodes,
+    /// Questions of frontends under way.
+    questions,
+    /// Fetches under way.
+    fetches,
+    /// Children linked.
+    children,
+    /// The parent's rank plus one; 0 without one.
+    parent_plus_one,
+    /// 1 if this rank reads the source itself.
+    reads_source,
+}
+
+/// Sets a value that only the engine's thread writes.
+pub(crate) fn set(counter: &AtomicU64, value: u64) {
+    counter.store(value, Ordering::Relaxed);
+}
+
+/// Adds to a value that only the engine's thread writes.
+pub(crate) fn add(counter: &AtomicU64, value: u64) {
+    set(counter, counter.load(Ordering::Relaxed) + value);
+}

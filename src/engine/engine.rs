@@ -1,0 +1,515 @@
+//! The one thread's work. [`Engine::turn`] takes in what has happened since, lets the protocol
+//! decide and does what it decided; whoever calls it sleeps between turns.
+
+mod answering;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use copper_cache::Cache;
+use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
+use copper_proto::node::{Input, SourceUse};
+use copper_proto::{
+    CopyFrom, Directory, Extent, JobId, Key, LinkId, Message, Node, Output, PullFailure, PullId,
+    SourceAnswer, SourceRequest, Tick, Ticket, What,
+};
+use tracing::{debug, info, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::counters::{Counters, add, set};
+use crate::inodes::Inodes;
+use crate::ports::{
+    Control, Fabric, FabricEvent, Failed, Memory, PostError, Role, Source, SourceDone, SourceReply,
+    SourceWork,
+};
+use crate::questions::{Questions, Step};
+use crate::queue::Queue;
+use crate::shelf::{Shelf, Slots};
+use crate::view::Answers;
+
+/// Questions taken from the queue in one turn, so that messages and completions get theirs.
+const QUESTIONS_PER_TURN: usize = 64;
+
+/// What an engine is made of.
+pub struct Settings<M: Memory> {
+    /// Whether this rank reads the source.
+    pub source_use: SourceUse,
+    /// The arena.
+    pub memory: M,
+    /// Its size, in bytes.
+    pub arena_bytes: u64,
+    /// What frontends see.
+    pub inodes: Arc<Inodes<M::Filled>>,
+    /// Where frontends ask.
+    pub queue: Arc<Queue>,
+    /// Where their answers go.
+    pub answers: Arc<dyn Answers<M::Filled>>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+struct Link<P> {
+    peer: P,
+    send_token: u64,
+    receive_token: u64,
+    arena_bytes: u64,
+}
+
+/// A pull on its way.
+struct Pull {
+    key: Key,
+    into: Extent,
+    checksum: u64,
+}
+
+/// A message that could not be posted yet.
+struct Unsent {
+    link: LinkId,
+    bytes: Vec<u8>,
+}
+
+/// The engine of one rank.
+pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
+    node: Node,
+    cache: Cache,
+    slots: Slots<M>,
+    memory: M,
+    fabric: F,
+    source: S,
+    inodes: Arc<Inodes<M::Filled>>,
+    queue: Arc<Queue>,
+    answers: Arc<dyn Answers<M::Filled>>,
+    counters: Arc<Counters>,
+    questions: Questions<M::Filled>,
+    links: HashMap<LinkId, Link<F::Peer>>,
+    tokens: HashMap<u64, LinkId>,
+    pulls: HashMap<PullId, Pull>,
+    listings: HashMap<JobId, Vec<u8>>,
+    inputs: VecDeque<Input>,
+    /// Bounded by the credits of all links.
+    unsent: VecDeque<Unsent>,
+    unposted: VecDeque<(PullId, LinkId, u64, M::Filling)>,
+    now: Tick,
+}
+
+impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
+    /// An engine without links, at `now`.
+    pub fn new(settings: Settings<M>, fabric: F, source: S, now: Tick) -> Engine<M, F, S> {
+        let engine = Engine {
+            node: Node::new(settings.source_use, now),
+            cache: Cache::new(settings.arena_bytes),
+            slots: Slots::default(),
+            memory: settings.memory,
+            fabric,
+            source,
+            inodes: settings.inodes,
+            queue: settings.queue,
+            answers: settings.answers,
+            counters: settings.counters,
+            questions: Questions::default(),
+            links: HashMap::new(),
+            tokens: HashMap::new(),
+            pulls: HashMap::new(),
+            listings: HashMap::new(),
+            inputs: VecDeque::new(),
+            unsent: VecDeque::new(),
+            unposted: VecDeque::new(),
+            now,
+        };
+        engine.publish_counters();
+        engine
+    }
+
+    /// Does all there is to do at `now`; whether there was anything.
+    pub fn turn(&mut self, now: Tick) -> bool {
+        self.now = now;
+        let mut worked = self.take_messages();
+        while let Some(done) = self.source.poll() {
+            worked = true;
+            self.on_source(done);
+        }
+        for _ in 0..QUESTIONS_PER_TURN {
+            let Some((ticket, question)) = self.queue.pop() else { break };
+            worked = true;
+            self.on_question(ticket, question);
+            self.work();
+        }
+        worked |= self.post_again();
+        if self.node.next_due() <= now {
+            self.inputs.push_back(Input::Time);
+        }
+        worked |= self.work();
+        if worked {
+            self.publish_counters();
+        }
+        worked
+    }
+
+    /// When [`Engine::turn`] has something to do even if nothing happens; [`Tick::NEVER`] if never.
+    pub fn next_due(&self) -> Tick {
+        let retry = !self.unsent.is_empty() || !self.unposted.is_empty();
+        let soon = self.now + std::time::Duration::from_millis(1);
+        self.node.next_due().min(if retry { soon } else { Tick::NEVER })
+    }
+
+    /// The fabric, for its wait descriptor.
+    pub fn fabric(&self) -> &F {
+        &self.fabric
+    }
+
+    /// A link came or went.
+    pub fn control(&mut self, control: Control) {
+        match control {
+            Control::LinkUp { link, rank, role, address, send_token, receive_token } => {
+                let peer = match self.fabric.connect(&address) {
+                    Ok(peer) => peer,
+                    Err(Failed) => {
+                        warn!(%rank, "the fabric cannot reach this rank: the link is not used");
+                        return;
+                    }
+                };
+                let arena_bytes = address.arena_bytes;
+                let made = Link { peer, send_token, receive_token, arena_bytes };
+                self.links.insert(link, made);
+                self.tokens.insert(receive_token, link);
+                info!(%rank, ?role, "linked");
+                self.inputs.push_back(match role {
+                    Role::Parent => Input::ParentUp { link, rank },
+                    Role::Child => Input::ChildUp { link, rank },
+                });
+            }
+            Control::LinkDown(link) => self.link_down(link),
+            Control::Orphaned => self.inputs.push_back(Input::Orphaned),
+        }
+        self.work();
+        self.publish_counters();
+    }
+
+    /// The engine ends: whatever is still open is answered `EIO`.
+    pub fn end(&mut self) {
+        self.queue.end();
+        let asked = std::iter::from_fn(|| self.queue.pop().map(|(ticket, _)| ticket));
+        let open: Vec<Ticket> = asked.chain(self.questions.drain()).collect();
+        for ticket in open {
+            self.answers.answer(ticket, Err(copper_proto::Errno::EIO));
+        }
+    }
+
+    fn link_down(&mut self, link: LinkId) {
+        let Some(gone) = self.links.remove(&link) else { return };
+        self.tokens.remove(&gone.receive_token);
+        self.unsent.retain(|unsent| unsent.link != link);
+        for (pull, of, offset, into) in std::mem::take(&mut self.unposted) {
+            if of == link {
+                drop(into);
+                self.pull_failed(pull);
+            } else {
+                self.unposted.push_back((pull, of, offset, into));
+            }
+        }
+        self.fabric.disconnect(gone.peer);
+        self.inputs.push_front(Input::LinkDown { link });
+    }
+
+    // --- what happened
+
+    fn take_messages(&mut self) -> bool {
+        let mut messages = Vec::new();
+        let mut reads = Vec::new();
+        let mut failures = 0;
+        let count = self.fabric.poll(&mut |event| match event {
+            FabricEvent::Received(bytes) => messages.push(bytes.to_vec()),
+            FabricEvent::Read { pull, into, arrived } => reads.push((pull, into, arrived)),
+            FabricEvent::SendFailed => failures += 1,
+        });
+        if failures > 0 {
+            debug!(failures, "messages were not delivered; their links will be found lost");
+        }
+        for (pull, into, arrived) in reads {
+            self.on_read(pull, into, arrived);
+            self.work();
+        }
+        for bytes in messages {
+            self.on_message(&bytes);
+        }
+        count > 0
+    }
+
+    fn on_message(&mut self, bytes: &[u8]) {
+        let (link, message, payload) = match Message::decode(bytes) {
+            Ok((token, message, payload)) => match self.tokens.get(&token) {
+                Some(&link) => (link, message, payload),
+                None => {
+                    add(&self.counters.messages_dropped, 1);
+                    debug!("a message from nobody that we are linked to was dropped");
+                    return;
+                }
+            },
+            Err(malformed) => {
+                add(&self.counters.messages_dropped, 1);
+                warn!(%malformed, len = bytes.len(), "a message was dropped");
+                return;
+            }
+        };
+        add(&self.counters.messages_received, 1);
+        self.inputs.push_back(Input::Received { link, message });
+        self.work_with(payload);
+    }
+
+    fn on_read(&mut self, pull: PullId, into: M::Filling, arrived: Result<(), Failed>) {
+        let Some(Pull { key, into: extent, checksum }) = self.pulls.remove(&pull) else {
+            unreachable!("the fabric reports each read once")
+        };
+        let result = match arrived {
+            Ok(()) => self.filled(&key, extent, into, Some(checksum)),
+            Err(Failed) => {
+                drop(into);
+                Err(PullFailure::Fabric)
+            }
+        };
+        self.inputs.push_back(Input::Pulled { pull, result });
+    }
+
+    fn pull_failed(&mut self, pull: PullId) {
+        self.pulls.remove(&pull);
+        self.inputs.push_back(Input::Pulled { pull, result: Err(PullFailure::Fabric) });
+    }
+
+    /// Verifies bytes that have come into an extent, and decodes them if they are a directory.
+    fn filled(
+        &mut self,
+        key: &Key,
+        extent: Extent,
+        bytes: M::Filling,
+        expected: Option<u64>,
+    ) -> Result<u64, PullFailure> {
+        let checksum = xxh3_64(bytes.as_ref());
+        if expected.is_some_and(|expected| expected != checksum) {
+            warn!(key = ?key, "bytes came that were not announced: they are asked for again");
+            return Err(PullFailure::Checksum);
+        }
+        if key.what == What::Directory {
+            let directory =
+                Directory::decode(bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
+            self.cache.put_directory(&key.path, Arc::new(directory));
+        }
+        self.slots.filled(extent, M::freeze(bytes));
+        Ok(checksum)
+    }
+
+    fn on_source(&mut self, done: SourceDone<M::Filling>) {
+        let SourceDone { job, result } = done;
+        let result = result.map(|reply| match reply {
+            SourceReply::Present(entry) => SourceAnswer::Present(entry),
+            SourceReply::Absent => SourceAnswer::Absent,
+            SourceReply::Statistics(statistics) => SourceAnswer::Statistics(statistics),
+            SourceReply::Directory(bytes) => {
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                self.listings.insert(job, bytes);
+                SourceAnswer::Directory(len)
+            }
+            SourceReply::Block(bytes, checksum) => {
+                let extent = M::extent(&bytes);
+                self.slots.filled(extent, M::freeze(bytes));
+                SourceAnswer::Block(checksum)
+            }
+        });
+        self.inputs.push_back(Input::Source { job, result });
+        self.work();
+    }
+
+    // --- what is decided, and done about it
+
+    fn work(&mut self) -> bool {
+        self.work_with(&[])
+    }
+
+    /// Feeds the inputs to the node and applies its outputs until both are empty. `payload` is
+    /// that of the message among the inputs.
+    fn work_with(&mut self, payload: &[u8]) -> bool {
+        let mut worked = false;
+        while let Some(input) = self.inputs.pop_front() {
+            worked = true;
+            let now = self.now;
+            let (node, mut shelf) = self.node_and_shelf();
+            node.handle(now, input, &mut shelf);
+            loop {
+                let (node, mut shelf) = self.node_and_shelf();
+                let Some(output) = node.poll(now, &mut shelf) else { break };
+                self.apply(output, payload);
+            }
+        }
+        worked
+    }
+
+    fn node_and_shelf(&mut self) -> (&mut Node, Shelf<'_, M>) {
+        let shelf = Shelf { cache: &mut self.cache, slots: &mut self.slots, inodes: &self.inodes };
+        (&mut self.node, shelf)
+    }
+
+    fn apply(&mut self, output: Output, payload: &[u8]) {
+        match output {
+            Output::Send { link, message, payload } => self.send(link, &message, payload),
+            Output::Pull { pull, key, link, offset, into, checksum } => {
+                self.pull(pull, key, link, offset, into, checksum);
+            }
+            Output::Copy { pull, key, from, into, checksum } => {
+                let mut bytes = self.memory.take(into);
+                let listing;
+                let source: &[u8] = match from {
+                    CopyFrom::Message => payload,
+                    CopyFrom::Listing(job) => {
+                        listing = self.listings.remove(&job).expect("held until it is copied");
+                        &listing
+                    }
+                };
+                bytes.as_mut().copy_from_slice(source);
+                let result = self.filled(&key, into, bytes, checksum);
+                self.inputs.push_back(Input::Pulled { pull, result });
+            }
+            Output::Source { job, key, request } => {
+                let work = match request {
+                    SourceRequest::Entry => SourceWork::Entry,
+                    SourceRequest::Directory => SourceWork::Directory,
+                    SourceRequest::Block(extent) => SourceWork::Block(self.memory.take(extent)),
+                    SourceRequest::Statistics => SourceWork::Statistics,
+                };
+                self.source.submit(job, &key, work);
+            }
+            Output::Answer { ticket, result } => {
+                let step = self.questions.take(ticket);
+                self.on_outcome(step, result);
+            }
+            Output::Disconnect { link, violation } => {
+                warn!(%violation, "a rank broke the protocol: its link is not used any more");
+                self.link_down(link);
+            }
+            Output::DropListing(job) => {
+                self.listings.remove(&job);
+            }
+        }
+    }
+
+    fn send(&mut self, link: LinkId, message: &Message, payload: Option<Extent>) {
+        let Some(Link { peer, send_token, .. }) = self.links.get(&link) else { return };
+        let mut header = Vec::with_capacity(256);
+        message.encode(*send_token, &mut header);
+        let payload: &[u8] = match payload {
+            Some(extent) => self.slots.bytes(extent).as_ref(),
+            None => &[],
+        };
+        assert!(header.len() + payload.len() <= MESSAGE_BYTES_MAX, "limits bound every message");
+        let posted = if self.unsent.is_empty() {
+            self.fabric.send(*peer, &[&header, payload])
+        } else {
+            Err(PostError::Busy)
+        };
+        match posted {
+            Ok(()) => add(&self.counters.messages_sent, 1),
+            Err(PostError::Busy) => {
+                header.extend_from_slice(payload);
+                self.unsent.push_back(Unsent { link, bytes: header });
+            }
+            Err(PostError::Lost) => debug!("a message to a lost rank was dropped"),
+        }
+    }
+
+    fn pull(
+        &mut self,
+        pull: PullId,
+        key: Key,
+        link: LinkId,
+        offset: u64,
+        into: Extent,
+        checksum: u64,
+    ) {
+        let arena_bytes = self.links.get(&link).map_or(0, |link| link.arena_bytes);
+        self.pulls.insert(pull, Pull { key, into, checksum });
+        let end = offset.checked_add(into.len.into());
+        if end.is_none_or(|end| end > arena_bytes) {
+            // The link is gone, or the parent names what it does not have.
+            self.pull_failed(pull);
+            return;
+        }
+        let bytes = self.memory.take(into);
+        self.unposted.push_back((pull, link, offset, bytes));
+        self.post_pulls();
+    }
+
+    /// Posts what was busy before; whether anything could be.
+    fn post_again(&mut self) -> bool {
+        let before = self.unsent.len() + self.unposted.len();
+        if before == 0 {
+            return false;
+        }
+        while let Some(Unsent { link, bytes }) = self.unsent.pop_front() {
+            let Some(Link { peer, .. }) = self.links.get(&link) else { continue };
+            match self.fabric.send(*peer, &[&bytes]) {
+                Ok(()) => add(&self.counters.messages_sent, 1),
+                Err(PostError::Lost) => {}
+                Err(PostError::Busy) => {
+                    self.unsent.push_front(Unsent { link, bytes });
+                    break;
+                }
+            }
+        }
+        self.post_pulls();
+        self.unsent.len() + self.unposted.len() < before
+    }
+
+    fn post_pulls(&mut self) {
+        while let Some((pull, link, offset, into)) = self.unposted.pop_front() {
+            let Some(Link { peer, .. }) = self.links.get(&link) else {
+                drop(into);
+                self.pull_failed(pull);
+                continue;
+            };
+            match self.fabric.read(*peer, pull, offset, into) {
+                Ok(()) => {}
+                Err((PostError::Busy, into)) => {
+                    self.unposted.push_front((pull, link, offset, into));
+                    return;
+                }
+                Err((PostError::Lost, into)) => {
+                    drop(into);
+                    self.pull_failed(pull);
+                }
+            }
+        }
+    }
+
+    fn want(&mut self, step: Step<M::Filled>, key: Key) {
+        let ticket = self.questions.begin(step);
+        let deadline = self.now + REQUEST_BOUND;
+        self.inputs.push_back(Input::Want { ticket, key, deadline });
+    }
+
+    fn publish_counters(&self) {
+        let counters = &*self.counters;
+        let node = self.node.counters();
+        set(&counters.pulls, node.pulls);
+        set(&counters.pulled_bytes, node.pulled_bytes);
+        set(&counters.inlined, node.inlined);
+        set(&counters.retries, node.retries);
+        set(&counters.checksum_failures, node.checksum_failures);
+        set(&counters.quarantined, node.quarantined);
+        set(&counters.expired, node.expired);
+        set(&counters.starved, node.starved);
+        set(&counters.fetched_ahead, node.fetched_ahead);
+        set(&counters.violations, node.violations);
+        let cache = self.cache.counters();
+        set(&counters.blocks, cache.blocks);
+        set(&counters.bytes, cache.bytes);
+        set(&counters.limit_bytes, cache.limit_bytes);
+        set(&counters.pinned_bytes, cache.pinned_bytes);
+        set(&counters.evicted_blocks, cache.evicted_blocks);
+        set(&counters.directories, cache.directories);
+        set(&counters.attributes, cache.attributes);
+        set(&counters.inodes, self.inodes.len() as u64);
+        set(&counters.questions, self.questions.len() as u64);
+        set(&counters.fetches, self.node.gauges().fetches as u64);
+        set(&counters.children, self.node.children().count() as u64);
+        set(&counters.parent_plus_one, self.node.parent().map_or(0, |rank| u64::from(rank.0) + 1));
+        set(&counters.reads_source, u64::from(self.node.reads_source()));
+    }
+}

@@ -1,0 +1,240 @@
+//! From a frontend's question to what the protocol is asked, and from its outcome to the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use copper_cache::policy::{LookupPlan, lookup_plan};
+use copper_proto::{
+    Attributes, Directory, Entry, Errno, Held, Key, Outcome, Tick, Ticket, ViewPath, What,
+};
+
+use super::Engine;
+use crate::inodes::Inode;
+use crate::ports::{Fabric, Memory, Source};
+use crate::questions::Step;
+use crate::queue::{KEEP, look_up, spans};
+use crate::view::{Answer, InodeNumber, Looked, Now, Piece, Question};
+
+impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
+    pub(super) fn on_question(&mut self, question: Ticket, what: Question) {
+        let number = match &what {
+            Question::Lookup { parent, .. } => *parent,
+            Question::Read { inode, .. } => *inode,
+            Question::Attributes(inode)
+            | Question::Target(inode)
+            | Question::Directory(inode)
+            | Question::Statistics(inode) => *inode,
+        };
+        let Some(inode) = self.inodes.get(number) else {
+            self.answers.answer(question, Err(Errno::ESTALE));
+            return;
+        };
+        let key = |what| Key { path: inode.path.clone(), what };
+        match what {
+            Question::Lookup { name, .. } => self.look_up(question, inode, name),
+            Question::Attributes(_) => {
+                let key = key(What::Entry);
+                self.want(Step::Attributes { question, inode }, key);
+            }
+            Question::Target(_) => {
+                let key = key(What::Entry);
+                self.want(Step::Target { question, inode }, key);
+            }
+            Question::Directory(_) => {
+                let key = key(What::Directory);
+                self.want(Step::Directory { question, inode }, key);
+            }
+            Question::Statistics(_) => {
+                let key = key(What::Statistics);
+                self.want(Step::Statistics { question }, key);
+            }
+            Question::Read { offset, len, .. } => match inode.attributes() {
+                Some(attributes) => self.read(question, &inode, &attributes, offset, len),
+                None => {
+                    let key = key(What::Entry);
+                    self.want(Step::Size { question, inode, offset, len }, key);
+                }
+            },
+        }
+    }
+
+    pub(super) fn on_outcome(&mut self, step: Step<M::Filled>, outcome: Result<Outcome, Errno>) {
+        match step {
+            Step::Listing { question, parent, name } => {
+                match outcome {
+                    Ok(outcome) => {
+                        self.list(&parent, outcome);
+                    }
+                    // A failure of the moment is the look-up's too; else the directory cannot be
+                    // listed (it may be searched all the same), and the name is asked for itself.
+                    Err(errno @ (Errno::EIO | Errno::ETIMEDOUT)) => {
+                        self.answers.answer(question, Err(errno));
+                        return;
+                    }
+                    Err(_) => parent.unlistable.store(true, Ordering::Relaxed),
+                }
+                match look_up(&self.inodes, parent.number, &name) {
+                    Now::Answered(looked) => {
+                        self.answers.answer(question, looked.map(Answer::Looked));
+                    }
+                    Now::Ask => self.look_up_entry(question, parent, name),
+                }
+            }
+            Step::Entry { question, parent, name } => {
+                let looked = outcome.map(|outcome| self.looked(&parent, &name, outcome));
+                self.answers.answer(question, looked.map(Answer::Looked));
+            }
+            Step::Attributes { question, inode } => {
+                let entry = present(outcome);
+                let entry = entry.inspect(|entry| inode.learn(entry));
+                let attributes = entry.map(|entry| Answer::Attributes(entry.attributes));
+                self.answers.answer(question, attributes);
+            }
+            Step::Target { question, inode } => {
+                let target = present(outcome).and_then(|entry| {
+                    inode.learn(&entry);
+                    entry.target.map(Answer::Target).ok_or(Errno::EINVAL)
+                });
+                self.answers.answer(question, target);
+            }
+            Step::Directory { question, inode } => {
+                let directory = outcome.map(|outcome| self.list(&inode, outcome));
+                self.answers.answer(question, directory.map(Answer::Directory));
+            }
+            Step::Size { question, inode, offset, len } => match present(outcome) {
+                Ok(entry) => {
+                    inode.learn(&entry);
+                    self.read(question, &inode, &entry.attributes, offset, len);
+                }
+                Err(errno) => self.answers.answer(question, Err(errno)),
+            },
+            Step::Block { read, part, span, inode } => {
+                let piece = outcome.map(|outcome| {
+                    let Held { extent, .. } = object(outcome);
+                    self.slots.show(&self.inodes, inode.number, span.index, extent);
+                    let extent = self.slots.bytes(extent).clone();
+                    Piece { extent, start: span.start, end: span.end }
+                });
+                if let Some((question, pieces)) = self.questions.part(read, part, piece) {
+                    self.answers.answer(question, pieces.map(Answer::Data));
+                }
+            }
+            Step::Statistics { question } => {
+                let statistics = outcome.map(|outcome| match outcome {
+                    Outcome::Statistics(statistics) => Answer::Statistics(statistics),
+                    Outcome::Present(_) | Outcome::Absent(_) | Outcome::Object(_) => {
+                        unreachable!("statistics were asked for")
+                    }
+                });
+                self.answers.answer(question, statistics);
+            }
+        }
+    }
+
+    fn look_up(&mut self, question: Ticket, parent: Arc<Inode<M::Filled>>, name: Box<[u8]>) {
+        // It may have been answered since it was asked.
+        if let Now::Answered(looked) = look_up(&self.inodes, parent.number, &name) {
+            self.answers.answer(question, looked.map(Answer::Looked));
+            return;
+        }
+        let listed = parent.listing().is_some() || parent.unlistable.load(Ordering::Relaxed);
+        let lookups = parent.lookups.fetch_add(1, Ordering::Relaxed);
+        match lookup_plan(lookups) {
+            LookupPlan::Listing if !listed => {
+                let key = Key { path: parent.path.clone(), what: What::Directory };
+                self.want(Step::Listing { question, parent, name }, key);
+            }
+            LookupPlan::Listing | LookupPlan::Entry => self.look_up_entry(question, parent, name),
+        }
+    }
+
+    fn look_up_entry(&mut self, question: Ticket, parent: Arc<Inode<M::Filled>>, name: Box<[u8]>) {
+        match path_of(&parent, &name) {
+            Ok(path) => {
+                let key = Key { path, what: What::Entry };
+                self.want(Step::Entry { question, parent, name }, key);
+            }
+            Err(errno) => self.answers.answer(question, Err(errno)),
+        }
+    }
+
+    fn looked(&mut self, parent: &Inode<M::Filled>, name: &[u8], outcome: Outcome) -> Looked {
+        match outcome {
+            Outcome::Present(entry) => match self.inodes.found(parent.number, name, &entry) {
+                Some(found) => Looked::Found(found),
+                // The kernel has let the directory go in the meantime, and nobody waits any more.
+                None => Looked::Absent { keep: Duration::ZERO },
+            },
+            Outcome::Absent(Tick::NEVER) => Looked::Absent { keep: KEEP },
+            Outcome::Absent(until) => Looked::Absent { keep: until.since(self.now) },
+            Outcome::Object(_) | Outcome::Statistics(_) => {
+                unreachable!("an entry was asked for")
+            }
+        }
+    }
+
+    /// Shows a directory's snapshot that the protocol has brought.
+    fn list(&mut self, inode: &Inode<M::Filled>, outcome: Outcome) -> Arc<Directory> {
+        let held = object(outcome);
+        let directory = self.cache.directory(&inode.path).unwrap_or_else(|| {
+            // Its decoded form has been forgotten before its bytes were.
+            let bytes = self.slots.bytes(held.extent).as_ref();
+            let decoded = Directory::decode(bytes).expect("it was decoded when it came");
+            let directory = Arc::new(decoded);
+            self.cache.put_directory(&inode.path, Arc::clone(&directory));
+            directory
+        });
+        self.inodes.list(inode, &directory)
+    }
+
+    fn read(
+        &mut self,
+        question: Ticket,
+        inode: &Arc<Inode<M::Filled>>,
+        attributes: &Attributes,
+        offset: u64,
+        len: u32,
+    ) {
+        let spans: Vec<_> = match spans(attributes, offset, len) {
+            Ok(spans) => spans.collect(),
+            Err(errno) => return self.answers.answer(question, Err(errno)),
+        };
+        if spans.is_empty() {
+            return self.answers.answer(question, Ok(Answer::Data(Vec::new())));
+        }
+        let generation = attributes.generation();
+        let read = self.questions.begin_read(question, spans.len());
+        for (part, span) in spans.into_iter().enumerate() {
+            let what = What::Block { index: span.index, generation };
+            let key = Key { path: inode.path.clone(), what };
+            let inode = Arc::clone(inode);
+            self.want(Step::Block { read, part, span, inode }, key);
+        }
+    }
+}
+
+fn path_of<B: Clone>(parent: &Inode<B>, name: &[u8]) -> Result<ViewPath, Errno> {
+    if parent.number == InodeNumber::ROOT && name.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    parent.path.join(name).ok_or(Errno::ENAMETOOLONG)
+}
+
+/// The entry of a path that the kernel holds: that it is gone means that the source has changed.
+fn present(outcome: Result<Outcome, Errno>) -> Result<Entry, Errno> {
+    match outcome? {
+        Outcome::Present(entry) => Ok(entry),
+        Outcome::Absent(_) => Err(Errno::ESTALE),
+        Outcome::Object(_) | Outcome::Statistics(_) => unreachable!("an entry was asked for"),
+    }
+}
+
+fn object(outcome: Outcome) -> Held {
+    match outcome {
+        Outcome::Object(held) => held,
+        Outcome::Present(_) | Outcome::Absent(_) | Outcome::Statistics(_) => {
+            unreachable!("a directory or a block was asked for")
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The inodes that the kernel holds, with what this node can show of each without the engine.
+//!
+//! Numbers are sequential and never reused. A directory snapshot reserves a run of them, so that an
+//! entry is shown under the same number before and after it is looked up. Files with several links
+//! are one inode, found by the source's device and inode number: the dynamic loader tells libraries
+//! apart so.
+//!
+//! An inode lives as long as the kernel holds references to it. References are taken under the
+//! table's read lock and an inode is removed under its write lock, when it has none.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use copper_proto::{Attributes, BlockIndex, Directory, Entry, ViewPath};
+
+use crate::view::{Found, InodeNumber};
+
+/// A block that FUSE threads may read.
+#[derive(Clone, Debug)]
+struct Published<B> {
+    bytes: B,
+    /// Set by readers, cleared by the engine when it looks for something to evict.
+    touched: Arc<AtomicBool>,
+}
+
+/// A directory's snapshot and the first of the numbers reserved for its entries.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// The snapshot.
+    pub directory: Arc<Directory>,
+    first: u64,
+}
+
+/// One file, directory or link that the kernel knows.
+#[derive(Debug)]
+pub struct Inode<B> {
+    /// What the kernel calls it.
+    pub number: InodeNumber,
+    /// Where it was found first.
+    pub path: ViewPath,
+    parent: InodeNumber,
+    attributes: RwLock<Option<Attributes>>,
+    target: OnceLock<Arc<[u8]>>,
+    listing: RwLock<Option<Listing>>,
+    blocks: RwLock<HashMap<BlockIndex, Published<B>>>,
+    references: AtomicU64,
+    /// Names that have been looked up in this directory before it was listed.
+    pub(crate) lookups: AtomicU32,
+    /// The source refuses to list this directory: its entries are asked for one by one.
+    pub(crate) unlistable: AtomicBool,
+}
+
+impl<B: Clone> Inode<B> {
+    fn new(number: InodeNumber, path: ViewPath, parent: InodeNumber) -> Inode<B> {
+        Inode {
+            number,
+            path,
+            parent,
+            attributes: RwLock::new(None),
+            target: OnceLock::new(),
+            listing: RwLock::new(None),
+            blocks: RwLock::new(HashMap::new()),
+            references: AtomicU64::new(0),
+            lookups: AtomicU32::new(0),
+            unlistable: AtomicBool::new(false),
+        }
+    }
+
+    /// The attributes, if they are known.
+    pub fn attributes(&self) -> Option<Attributes> {
+        *read(&self.attributes)
+    }
+
+    /// Where the link points, if it is one and that is known.
+    pub fn target(&self) -> Option<Arc<[u8]>> {
+        self.target.get().cloned()
+    }
+
+    /// The snapshot, if there is one.
+    pub fn listing(&self) -> Option<Listing> {
+        read(&self.listing).clone()
+    }
+
+    /// The bytes of a block, if they may be read here.
+    pub fn block(&self, index: BlockIndex) -> Option<B> {
+        let blocks = read(&self.blocks);
+        let block = blocks.get(&index)?;
+        if !block.touched.load(Ordering::Relaxed) {
+            block.touched.store(true, Ordering::Relaxed);
+        }
+        Some(block.bytes.clone())
+    }
+
+    /// What the source says of it.
+    pub(crate) fn learn(&self, entry: &Entry) {
+        *write(&self.attributes) = Some(entry.attributes);
+        if let Some(target) = &entry.target {
+            let _ = self.target.set(Arc::clone(target));
+        }
+    }
+
+    pub(crate) fn publish(&self, index: BlockIndex, bytes: B) {
+        let published = Published { bytes, touched: Arc::new(AtomicBool::new(false)) };
+        write(&self.blocks).insert(index, published);
+    }
+
+    /// Whether the block was read since this was asked last.
+    pub(crate) fn take_touched(&self, index: BlockIndex) -> bool {
+        let blocks = read(&self.blocks);
+        blocks.get(&index).is_some_and(|block| block.touched.swap(false, Ordering::Relaxed))
+    }
+
+    pub(crate) fn withdraw(&self, index: BlockIndex) {
+        write(&self.blocks).remove(&index);
+    }
+}
+
+/// A directory and a name in it.
+type Place = (InodeNumber, Box<[u8]>);
+
+#[derive(Debug)]
+struct Tables<B> {
+    by_number: HashMap<InodeNumber, Arc<Inode<B>>>,
+    children: HashMap<InodeNumber, HashMap<Box<[u8]>, InodeNumber>>,
+    /// The names of each inode but the root: usually one.
+    names: HashMap<InodeNumber, Vec<Place>>,
+    by_identity: HashMap<(u64, u64), InodeNumber>,
+}
+
+/// All inodes of a mount. `B` holds the bytes of a block in place.
+#[derive(Debug)]
+pub struct Inodes<B> {
+    tables: RwLock<Tables<B>>,
+    next: AtomicU64,
+}
+
+impl<B: Clone> Default for Inodes<B> {
+    fn default() -> Inodes<B> {
+        let root = Inode::new(InodeNumber::ROOT, ViewPath::root(), InodeNumber::ROOT);
+        root.references.store(1, Ordering::Relaxed);
+        let tables = Tables {
+            by_number: HashMap::from([(InodeNumber::ROOT, Arc::new(root))]),
+            children: HashMap::new(),
+            names: HashMap::new(),
+            by_identity: HashMap::new(),
+        };
+        Inodes { tables: RwLock::new(tables), next: AtomicU64::new(InodeNumber::ROOT.0 + 1) }
+    }
+}
+
+impl<B: Clone> Inodes<B> {
+    /// The inode with this number.
+    pub fn get(&self, number: InodeNumber) -> Option<Arc<Inode<B>>> {
+        read(&self.tables).by_number.get(&number).cloned()
+    }
+
+    /// How many inodes there are, the root included.
+    pub fn len(&self) -> usize {
+        read(&self.tables).by_number.len()
+    }
+
+    /// Never: there is always the root.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The directory in which the inode was found.
+    pub fn parent(&self, number: InodeNumber) -> InodeNumber {
+        self.get(number).map_or(InodeNumber::ROOT, |inode| inode.parent)
+    }
+
+    /// A name that has been looked up before and is still held; takes a reference.
+    pub fn known(&self, parent: InodeNumber, name: &[u8]) -> Option<Found> {
+        let tables = read(&self.tables);
+        let number = *tables.children.get(&parent)?.get(name)?;
+        let inode = tables.by_number.get(&number)?;
+        let attributes = inode.attributes()?;
+        inode.references.fetch_add(1, Ordering::Relaxed);
+        Some(Found { inode: number, attributes })
+    }
+
+    /// The number under which an entry of a snapshot is or will be shown.
+    pub fn number(&self, parent: InodeNumber, directory: &Directory, index: usize) -> InodeNumber {
+        let tables = read(&self.tables);
+        let entry = directory.get(index);
+        let known = entry.as_ref().and_then(|entry| tables.children.get(&parent)?.get(entry.name));
+        let identity = entry.as_ref().and_then(|entry| entry.entry.as_ref()).and_then(identity);
+        let linked = identity.and_then(|identity| tables.by_identity.get(&identity));
+        if let Some(&number) = known.or(linked) {
+            return number;
+        }
+        let listing = tables.by_number.get(&parent).and_then(|inode| inode.listing());
+        match listing {
+            Some(listing) => InodeNumber(listing.first + index as u64),
+            None => InodeNumber(self.next.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
+    /// Finds or makes the inode of a name that exists; takes a reference. `None` if the directory
+    /// is not held any more or the path is too long.
+    pub fn found(&self, parent: InodeNumber, name: &[u8], entry: &Entry) -> Option<Found> {
+        if let Some(found) = self.known(parent, name) {
+            return Some(found);
+        }
+        let mut tables = write(&self.tables);
+        let directory = tables.by_number.get(&parent)?.clone();
+        let known = tables.children.get(&parent).and_then(|children| children.get(name)).copied();
+        let identity = identity(entry);
+        let linked = identity.and_then(|identity| tables.by_identity.get(&identity)).copied();
+        let number = match known.or(linked) {
+            Some(number) => number,
+            None => {
+                let number = self.fresh_number(&directory, name);
+                let path = directory.path.join(name)?;
+                let inode = Arc::new(Inode::new(number, path, parent));
+                tables.by_number.insert(number, inode);
+                if let Some(identity) = identity {
+                    tables.by_identity.insert(identity, number);
+                }
+                number
+            }
+        };
+        if known.is_none() {
+            tables.children.entry(parent).or_default().insert(name.into(), number);
+            tables.names.entry(number).or_default().push((parent, name.into()));
+        }
+        let inode = tables.by_number.get(&number).expect("found or made above");
+        if inode.attributes().is_none() {
+            inode.learn(entry);
+        }
+        inode.references.fetch_add(1, Ordering::Relaxed);
+        let attributes = inode.attributes().expect("learnt above");
+        Some(Found { inode: number, attributes })
+    }
+
+    fn fresh_number(&self, directory: &Inode<B>, name: &[u8]) -> InodeNumber {
+        let listing = directory.listing();
+        let reserved = listing.and_then(|listing| {
+            let index = listing.directory.find(name)?;
+            Some(listing.first + index as u64)
+        });
+        InodeNumber(reserved.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Shows a directory's snapshot. The first one stays as long as the inode does: positions in it
+    /// are the kernel's offsets.
+    pub(crate) fn list(&self, inode: &Inode<B>, directory: &Arc<Directory>) -> Arc<Directory> {
+        let mut listing = write(&inode.listing);
+        let listing = listing.get_or_insert_with(|| Listing {
+            directory: Arc::clone(directory),
+            first: self.next.fetch_add(directory.len() as u64, Ordering::Relaxed),
+        });
+        Arc::clone(&listing.directory)
+    }
+
+    /// The kernel gives references back. More than it got count as all.
+    pub fn forget(&self, number: InodeNumber, count: u64) {
+        if number == InodeNumber::ROOT {
+            return;
+        }
+        {
+            let tables = read(&self.tables);
+            let Some(inode) = tables.by_number.get(&number) else { return };
+            let less = |references: u64| Some(references.saturating_sub(count));
+            let before = inode.references.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            if before.is_ok_and(|before| before > count) {
+                return;
+            }
+        }
+        let mut tables = write(&self.tables);
+        let Some(inode) = tables.by_number.get(&number) else { return };
+        if inode.references.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        if let Some(attributes) = inode.attributes() {
+            let identity = (attributes.device, attributes.inode);
+            if tables.by_identity.get(&identity) == Some(&number) {
+                tables.by_identity.remove(&identity);
+            }
+        }
+        tables.by_number.remove(&number);
+        tables.children.remove(&number);
+        for (parent, name) in tables.names.remove(&number).unwrap_or_default() {
+            if let Some(children) = tables.children.get_mut(&parent) {
+                children.remove(&name);
+            }
+        }
+    }
+}
+
+/// What makes two names one file: only files with several links have it.
+fn identity(entry: &Entry) -> Option<(u64, u64)> {
+    let attributes = &entry.attributes;
+    let several = attributes.links > 1 && attributes.kind != copper_proto::FileKind::Directory;
+    several.then_some((attributes.device, attributes.inode))
+}
+
+// A panic while a lock is held is a bug that ends the daemon; the tables are not looked at again.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use copper_proto::{DirectoryBuilder, FileKind, Timestamp};
+
+    fn entry(inode: u64, links: u32) -> Entry {
+        let time = Timestamp::default();
+        let attributes = Attributes {
+            kind: FileKind::Regular,
+            permissions: 0o644,
+            links,
+            uid: 0,
+            gid: 0,
+            device_number: 0,
+            size: 1,
+            sectors: 1,
+            io_bytes: 4096,
+            accessed: time,
+            modified: time,
+            changed: time,
+            device: 9,
+            inode,
+        };
+        Entry { attributes, target: None }
+    }
+
+    #[test]
+    fn an_entry_is_shown_under_one_number_before_and_after_it_is_looked_up() {
+        let inodes = Inodes::<Vec<u8>>::default();
+        let early = inodes.found(InodeNumber::ROOT, b"b", &entry(2, 1)).expect("root is held");
+        let mut builder = DirectoryBuilder::default();
+        for (name, inode) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
+            builder.push(name, FileKind::Regular, inode, None);
+        }
+        let directory = Arc::new(Directory::decode(&builder.finish()).expect("well-formed"));
+        let root = inodes.get(InodeNumber::ROOT).expect("always there");
+        inodes.list(&root, &directory);
+        assert_eq!(inodes.number(InodeNumber::ROOT, &directory, 1), early.inode);
+        let before = inodes.number(InodeNumber::ROOT, &directory, 2);
+        let found = inodes.found(InodeNumber::ROOT, b"c", &entry(3, 1)).expect("root is held");
+        assert_eq!(found.inode, before);
+        assert_ne!(found.inode, early.inode);
+    }
+
+    #[test]
+    fn links_to_one_file_are_one_inode_until_all_references_are_gone() {
+        let inodes = Inodes::<Vec<u8>>::default();
+        let one = inodes.found(InodeNumber::ROOT, b"one", &entry(5, 2)).expect("held");
+        let two = inodes.found(InodeNumber::ROOT, b"two", &entry(5, 2)).expect("held");
+        assert_eq!(one.inode, two.inode);
+        assert_eq!(inodes.known(InodeNumber::ROOT, b"two").map(|f| f.inode), Some(one.inode));
+        inodes.forget(one.inode, 2);
+        assert!(inodes.get(one.inode).is_some());
+        inodes.forget(one.inode, 1);
+        assert!(inodes.get(one.inode).is_none());
+        assert_eq!(inodes.known(InodeNumber::ROOT, b"one"), None);
+        assert_eq!(inodes.known(InodeNumber::ROOT, b"two"), None);
+        assert_eq!(inodes.len(), 1);
+        let again = inodes.found(InodeNumber::ROOT, b"one", &entry(5, 2)).expect("held");
+        assert_ne!(again.inode, one.inode, "numbers are never reused");
+    }
+}

@@ -1,0 +1,130 @@
+//! The filled extents of this node, and the cache as the protocol sees it.
+
+use std::collections::HashMap;
+
+use copper_cache::{Cache, LocalUse};
+use copper_proto::store::{Known, Store};
+use copper_proto::{BlockIndex, Extent, Held, Key, Tick, ViewPath, What};
+
+use crate::inodes::Inodes;
+use crate::ports::Memory;
+use crate::view::InodeNumber;
+
+/// A published extent, and the inode that shows it, if one does.
+struct Slot<B> {
+    bytes: B,
+    shown: Option<(InodeNumber, BlockIndex)>,
+}
+
+/// The extents that this node holds, by offset.
+pub(crate) struct Slots<M: Memory> {
+    published: HashMap<u64, Slot<M::Filled>>,
+    /// Filled, and not yet published by the protocol.
+    ready: HashMap<u64, M::Filled>,
+}
+
+impl<M: Memory> Default for Slots<M> {
+    fn default() -> Slots<M> {
+        Slots { published: HashMap::new(), ready: HashMap::new() }
+    }
+}
+
+impl<M: Memory> Slots<M> {
+    pub(crate) fn filled(&mut self, extent: Extent, bytes: M::Filled) {
+        self.ready.insert(extent.offset, bytes);
+    }
+
+    /// The bytes of a published extent.
+    pub(crate) fn bytes(&self, extent: Extent) -> &M::Filled {
+        &self.published.get(&extent.offset).expect("the protocol names published extents").bytes
+    }
+
+    /// Lets FUSE threads read a block of an inode.
+    pub(crate) fn show(
+        &mut self,
+        inodes: &Inodes<M::Filled>,
+        number: InodeNumber,
+        index: BlockIndex,
+        extent: Extent,
+    ) {
+        let slot = self.published.get_mut(&extent.offset);
+        let slot = slot.expect("the protocol names published extents");
+        if slot.shown.is_none()
+            && let Some(inode) = inodes.get(number)
+        {
+            inode.publish(index, slot.bytes.clone());
+            slot.shown = Some((number, index));
+        }
+    }
+
+    /// Whether an extent may go; if it may, it is gone from here when this returns.
+    fn local_use(&mut self, inodes: &Inodes<M::Filled>, extent: Extent) -> LocalUse {
+        let slot = self.published.get_mut(&extent.offset);
+        let slot = slot.expect("the cache names published extents");
+        if let Some((number, index)) = slot.shown {
+            if let Some(inode) = inodes.get(number) {
+                if inode.take_touched(index) {
+                    return LocalUse::Touched;
+                }
+                inode.withdraw(index);
+            }
+            slot.shown = None;
+        }
+        if M::holders(&slot.bytes) > 1 {
+            return LocalUse::InUse;
+        }
+        self.published.remove(&extent.offset);
+        LocalUse::Idle
+    }
+}
+
+/// The cache with its extents: what a node is given as its store.
+pub(crate) struct Shelf<'a, M: Memory> {
+    pub(crate) cache: &'a mut Cache,
+    pub(crate) slots: &'a mut Slots<M>,
+    pub(crate) inodes: &'a Inodes<M::Filled>,
+}
+
+impl<M: Memory> Store for Shelf<'_, M> {
+    fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known> {
+        self.cache.entry(path, now)
+    }
+
+    fn object(&mut self, key: &Key) -> Option<Held> {
+        self.cache.object(key)
+    }
+
+    fn put_entry(&mut self, path: &ViewPath, known: Known) {
+        self.cache.put_entry(path, known);
+    }
+
+    fn can_hold(&self, len: u32) -> bool {
+        self.cache.can_hold(len)
+    }
+
+    fn allocate(&mut self, len: u32) -> Option<Extent> {
+        let Shelf { cache, slots, inodes } = self;
+        cache.allocate(len, |_, extent| slots.local_use(inodes, extent))
+    }
+
+    fn release(&mut self, extent: Extent) {
+        self.slots.ready.remove(&extent.offset);
+        self.cache.release(extent);
+    }
+
+    fn publish(&mut self, key: &Key, held: Held) {
+        debug_assert!(matches!(key.what, What::Block { .. } | What::Directory));
+        let bytes = self.slots.ready.remove(&held.extent.offset);
+        let bytes = bytes.expect("an extent is filled before it is published");
+        self.slots.published.insert(held.extent.offset, Slot { bytes, shown: None });
+        self.cache.publish(key, held);
+    }
+
+    fn pin(&mut self, extent: Extent) {
+        self.cache.pin(extent);
+    }
+
+    fn unpin(&mut self, extent: Extent) {
+        self.cache.unpin(extent);
+    }
+}
