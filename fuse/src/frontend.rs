@@ -1,0 +1,506 @@
+//! The calls: fuser's trait, one call in, one reply out.
+//!
+//! What the view answers now is answered here. Else the reply goes into [`Pending`] and the
+//! question to the engine. No call blocks, none touches the source, and every call of the protocol
+//! is spelled out: fuser's own answers would log a warning each.
+//!
+//! Everything that would change the view is answered EROFS. A mount with `ro` never asks for it;
+//! this is for mounts that somebody remounted.
+
+mod call;
+mod listing;
+mod listing_plus;
+mod outcome;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use copper_engine::{Answer, InodeNumber, Now, Question, View};
+use copper_proto::Errno;
+use copper_proto::limits::NAME_BYTES_MAX;
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno as KernelErrno, FileHandle, Filesystem,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::counters::Counters;
+use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
+use crate::pending::{Complete, Pending};
+use call::Call;
+use outcome::{Attributed, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read};
+
+/// What the calls of one mount share.
+pub(crate) struct Context<V: View> {
+    pub(crate) view: Arc<V>,
+    pub(crate) pending: Arc<Pending<V::Bytes>>,
+    pub(crate) counters: Arc<Counters>,
+    /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
+    pub(crate) device: OwnedFd,
+    pub(crate) asked: KernelFeatures,
+    pub(crate) readahead_bytes: Option<u32>,
+    pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
+    pub(crate) policy: OnceLock<Policy>,
+}
+
+impl<V: View> Context<V> {
+    pub(crate) fn policy(&self) -> &Policy {
+        self.policy.get().expect("fuser calls init before any other call")
+    }
+}
+
+/// One mount's answers to the kernel.
+pub(crate) struct Frontend<V: View> {
+    context: Arc<Context<V>>,
+}
+
+impl<V: View> Frontend<V> {
+    pub(crate) fn new(context: Context<V>) -> Frontend<V> {
+        Frontend { context: Arc::new(context) }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.context.counters
+    }
+
+    fn view(&self) -> &V {
+        &self.context.view
+    }
+
+    /// Answers now, or puts the reply away and asks the engine.
+    fn answer<O: Outcome<V>>(&self, call: Call, now: Now<O::Value>, outcome: O, ask: Question) {
+        if let Now::Answered(answer) = now {
+            self.counters().inline.count();
+            outcome.finish(&self.context, call, answer);
+        } else {
+            self.ask(call, outcome, ask);
+        }
+    }
+
+    fn ask<O: Outcome<V>>(&self, call: Call, outcome: O, question: Question) {
+        self.counters().asked.count();
+        let context = Arc::clone(&self.context);
+        let complete: Complete<V::Bytes> = Box::new(move |answer| {
+            // An answer of the wrong kind is a bug of the engine, and one file's problem.
+            let right = |answer: Answer<V::Bytes>| O::value(answer).ok_or(Errno::EPROTO);
+            outcome.finish(&context, call, answer.and_then(right));
+        });
+        match self.context.pending.put(complete, Instant::now()) {
+            Ok(ticket) => {
+                if let Err(errno) = self.view().ask(ticket, question)
+                    && let Some(complete) = self.context.pending.take(ticket)
+                {
+                    complete(Err(errno));
+                }
+            }
+            Err((complete, errno)) => complete(Err(errno)),
+        }
+    }
+
+    fn read_only(&self) -> KernelErrno {
+        self.counters().mutation.count();
+        KernelErrno::EROFS
+    }
+
+    /// The errno that makes the kernel answer alone from now on.
+    fn kernel_alone(&self) -> KernelErrno {
+        self.counters().other.count();
+        KernelErrno::ENOSYS
+    }
+
+    fn opened(&self, opening: Opening, flags: OpenFlags, reply: ReplyOpen) {
+        match (flags.acc_mode(), opening) {
+            (OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR, _) => reply.error(self.read_only()),
+            (OpenAccMode::O_RDONLY, Opening::Alone) => reply.error(KernelErrno::ENOSYS),
+            (OpenAccMode::O_RDONLY, Opening::Told(flags)) => reply.opened(FileHandle(0), flags),
+        }
+    }
+}
+
+fn number(inode: INodeNo) -> InodeNumber {
+    InodeNumber(inode.0)
+}
+
+impl<V: View> Filesystem for Frontend<V> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let negotiated = negotiate(self.context.asked, self.context.readahead_bytes, config);
+        self.context.policy.set(policy(negotiated.granted)).expect("init is called once");
+        self.context.negotiated.set(negotiated).expect("init is called once");
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.counters().lookup.count();
+        let (call, parent) = (Call::new("lookup", request, parent), number(parent));
+        // The kernel lets names pass that are longer than any file system of Linux has.
+        let now = if name.len() > NAME_BYTES_MAX {
+            Now::Answered(Err(Errno::ENAMETOOLONG))
+        } else {
+            self.view().lookup(parent, name.as_bytes())
+        };
+        let question = Question::Lookup { parent, name: name.as_bytes().into() };
+        self.answer(call, now, Looked { reply }, question);
+    }
+
+    // Also BATCH_FORGET, by fuser's default; its argument's type cannot be named.
+    fn forget(&self, _: &Request, inode: INodeNo, count: u64) {
+        self.counters().forget.count();
+        self.view().forget(number(inode), count);
+    }
+
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.counters().getattr.count();
+        let (call, inode) = (Call::new("getattr", request, inode), number(inode));
+        let now = self.view().attributes(inode);
+        self.answer(call, now, Attributed { inode, reply }, Question::Attributes(inode));
+    }
+
+    fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.counters().readlink.count();
+        let (call, inode) = (Call::new("readlink", request, inode), number(inode));
+        self.answer(call, self.view().target(inode), Pointed { reply }, Question::Target(inode));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.counters().open.count();
+        self.opened(self.context.policy().open, flags, reply);
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        len: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.counters().read.count();
+        let (call, inode) = (Call::new("read", request, inode), number(inode));
+        let now = self.view().read(inode, offset, len);
+        self.answer(call, now, Read { len, reply }, Question::Read { inode, offset, len });
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        match self.context.policy().flush {
+            Flushing::Alone => reply.error(self.kernel_alone()),
+            Flushing::Told => {
+                self.counters().other.count();
+                reply.ok();
+            }
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.counters().release.count();
+        reply.ok();
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.counters().opendir.count();
+        self.opened(self.context.policy().opendir, flags, reply);
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.counters().readdir.count();
+        let (call, inode) = (Call::new("readdir", request, inode), number(inode));
+        let now = self.view().directory(inode);
+        self.answer(call, now, Listed { inode, offset, reply }, Question::Directory(inode));
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.counters().readdirplus.count();
+        let (call, inode) = (Call::new("readdirplus", request, inode), number(inode));
+        let now = self.view().directory(inode);
+        self.answer(call, now, ListedPlus { inode, offset, reply }, Question::Directory(inode));
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.counters().releasedir.count();
+        reply.ok();
+    }
+
+    fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
+        self.counters().statfs.count();
+        let (call, inode) = (Call::new("statfs", request, inode), number(inode));
+        self.ask(call, Measured { reply }, Question::Statistics(inode));
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // Only a mount without default_permissions asks; ENOSYS lets the kernel go by the modes.
+        self.counters().access.count();
+        reply.error(KernelErrno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_len: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Not a terminal: isatty() asks this of every file that Python opens.
+        self.counters().ioctl.count();
+        reply.error(KernelErrno::ENOTTY);
+    }
+
+    // What the kernel does alone once it is told ENOSYS.
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(self.kernel_alone());
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(self.kernel_alone());
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel then shows every file as one run of data.
+        reply.error(self.kernel_alone());
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        // The client gets EOPNOTSUPP, now and later.
+        reply.error(self.kernel_alone());
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
+        reply.error(self.kernel_alone());
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
+        reply.error(self.kernel_alone());
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(self.kernel_alone());
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _kind: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        // Not asked for: the kernel keeps locks to itself.
+        reply.error(self.kernel_alone());
+    }
+
+    fn setlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: LockOwner,
+        _start: u64,
+        _end: u64,
+        _kind: i32,
+        _pid: u32,
+        _sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.kernel_alone());
+    }
+
+    // What would change the view.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _accessed: Option<TimeOrNow>,
+        _modified: Option<TimeOrNow>,
+        _changed: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _created: Option<SystemTime>,
+        _checked: Option<SystemTime>,
+        _backed_up: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn mknod(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _device: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(self.read_only());
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.read_only());
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.read_only());
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(self.read_only());
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(self.read_only());
+    }
+
+    fn create(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _len: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.read_only());
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(self.read_only());
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_in: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _offset_out: u64,
+        _len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.read_only());
+    }
+}
