@@ -1,1 +1,50 @@
-//! Host lists, plans, spawning and rendezvous.
+//! Host lists, plans, spawning, rendezvous, and the register of what runs on this machine.
+//!
+//! Two halves. Between ranks: [`peers`] (who is where), [`secret`] and [`handshake`] (who may),
+//! [`control`] and [`rendezvous`] (the tree over TCP). Between a user and the daemons of one
+//! machine: [`local`] (spawning), [`ready`] (telling the launcher), [`instance`] (who holds which
+//! mount point), [`status`] (asking a daemon for its counters), [`process`] (ending it).
+//!
+//! The crate does not know what a mount is, what libfabric is, or any byte of a file: a fabric
+//! address is a byte string to it, a mount point is a path, a status is JSON.
+
+#![forbid(unsafe_code)]
+
+pub mod control;
+pub mod counters;
+pub mod frame;
+pub mod handshake;
+pub mod instance;
+pub mod job;
+pub mod listener;
+pub mod local;
+pub mod moment;
+pub mod peers;
+pub mod process;
+pub mod ready;
+pub mod refusal;
+pub mod rendezvous;
+pub mod secret;
+pub mod status;
+
+mod ascent;
+mod connection;
+mod inherited;
+mod link;
+mod service;
+
+pub use control::Pace;
+pub use counters::RendezvousCounters;
+pub use handshake::{Identity, LinkToken, Offer, PROTOCOL_VERSION, PeerHello};
+pub use instance::{Claim, Instance, InstanceError, Instances, Listed};
+pub use job::{Job, RunFolder};
+pub use listener::{ListenError, inherited_listener, listen};
+pub use local::{Launched, LaunchedRank, LocalError, LocalPlan, RankFailure, RankPlace};
+pub use moment::Moment;
+pub use peers::{Peers, PeersError};
+pub use process::{Ended, Process, ProcessError};
+pub use ready::{ReadyError, ReadyPipe};
+pub use refusal::{HandshakeError, RefusalCode};
+pub use rendezvous::{Events, LinkUp, Rendezvous, RendezvousError, Settings};
+pub use secret::{Secret, SecretError};
+pub use status::{StatusError, StatusServer};

@@ -1,0 +1,282 @@
+//! A rank's way to a parent: whom to try next, and when to say that there is none. Pure.
+//!
+//! ```text
+//! Joining ──joined──▶ Joined ──lost──▶ Searching ──joined──▶ Joined
+//!    └──deadline──▶ GivenUp                └─ after a full failed round and the orphan bound: orphaned
+//! ```
+//! At the start only the parent is tried, until the deadline: everybody is just starting, and a
+//! rank that cannot have its parent is a launch that failed. Later every ancestor is as good as
+//! another, nearest first.
+
+use std::time::Duration;
+
+use copper_proto::{Rank, Tick};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_millis(200);
+
+/// A parent that is lost sooner than this was never a good one: two daemons that were given the same
+/// rank by mistake would otherwise throw each other out as fast as they can connect.
+const FLAP_BOUND: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Ascent {
+    rank: Rank,
+    /// Parent first, root last; empty for the root.
+    ancestors: Vec<Rank>,
+    orphan: Duration,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Joining { deadline: Tick, attempts: u32, next: Tick },
+    Joined { since: Tick, flaps: u32 },
+    Searching(Search),
+    GivenUp,
+}
+
+#[derive(Debug)]
+struct Search {
+    /// Parents lost at once in a row.
+    flaps: u32,
+    lost: Tick,
+    next: Tick,
+    /// Into the ancestors.
+    index: usize,
+    /// Ancestors tried in this round.
+    tried: usize,
+    rounds: u32,
+    orphaned: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// There is a parent, or there will never be one.
+    Rest,
+    /// Nothing until then.
+    Wait(Tick),
+    /// Try this rank; report with `on_joined` or `on_failed`.
+    Try(Rank),
+    /// The start has failed.
+    GiveUp,
+}
+
+/// How the other end of a link went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// It closed the connection: it may be back.
+    Closed,
+    /// It said nothing for too long: others first.
+    Silent,
+}
+
+impl Ascent {
+    pub(crate) fn new(rank: Rank, ancestors: Vec<Rank>, now: Tick, deadline: Tick) -> Ascent {
+        let state = if ancestors.is_empty() {
+            State::Joined { since: now, flaps: 0 }
+        } else {
+            State::Joining { deadline, attempts: 0, next: now }
+        };
+        Ascent { rank, ancestors, orphan: Duration::from_secs(2), state }
+    }
+
+    pub(crate) fn with_orphan_bound(mut self, orphan: Duration) -> Ascent {
+        self.orphan = orphan;
+        self
+    }
+
+    /// When an attempt that begins now must be over at the latest: at the start's deadline.
+    pub(crate) fn deadline(&self) -> Tick {
+        match self.state {
+            State::Joining { deadline, .. } => deadline,
+            State::Joined { .. } | State::Searching(_) | State::GivenUp => Tick::NEVER,
+        }
+    }
+
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self.state, State::Joining { .. })
+    }
+
+    pub(crate) fn turn(&self, now: Tick) -> Turn {
+        match &self.state {
+            State::Joining { deadline, .. } if now >= *deadline => Turn::GiveUp,
+            State::Joining { next, deadline, .. } if now < *next => {
+                Turn::Wait((*next).min(*deadline))
+            }
+            State::Joining { .. } => Turn::Try(self.ancestors[0]),
+            State::Searching(search) if now < search.next => Turn::Wait(search.next),
+            State::Searching(search) => Turn::Try(self.ancestors[search.index]),
+            State::Joined { .. } | State::GivenUp => Turn::Rest,
+        }
+    }
+
+    pub(crate) fn on_joined(&mut self, now: Tick) {
+        let flaps = match &self.state {
+            State::Searching(search) => search.flaps,
+            State::Joining { .. } | State::Joined { .. } | State::GivenUp => 0,
+        };
+        self.state = State::Joined { since: now, flaps };
+    }
+
+    pub(crate) fn give_up(&mut self) {
+        self.state = State::GivenUp;
+    }
+
+    /// The parent `from` is lost.
+    pub(crate) fn on_lost(&mut self, from: Rank, loss: Loss, now: Tick) {
+        let lost_index = self.ancestors.iter().position(|&ancestor| ancestor == from);
+        let index = match (loss, lost_index) {
+            (Loss::Silent, Some(lost)) => (lost + 1) % self.ancestors.len(),
+            (Loss::Closed, _) | (Loss::Silent, None) => 0,
+        };
+        let (flaps, next) = match &self.state {
+            State::Joined { since, flaps } if now.since(*since) < FLAP_BOUND => {
+                (flaps.saturating_add(1), now + backoff(self.rank, *flaps))
+            }
+            State::Joined { .. } | State::Joining { .. } | State::Searching(_) | State::GivenUp => {
+                (0, now)
+            }
+        };
+        let search = Search { flaps, lost: now, next, index, tried: 0, rounds: 0, orphaned: false };
+        self.state = State::Searching(search);
+    }
+
+    /// The last attempt came to nothing. Returns whether this rank counts as an orphan from now on:
+    /// once for each parent that it loses.
+    pub(crate) fn on_failed(&mut self, now: Tick) -> bool {
+        let (rank, count, orphan) = (self.rank, self.ancestors.len(), self.orphan);
+        match &mut self.state {
+            State::Joining { attempts, next, .. } => {
+                *next = now + backoff(rank, *attempts);
+                *attempts += 1;
+                false
+            }
+            State::Searching(search) => {
+                search.index = (search.index + 1) % count;
+                search.tried += 1;
+                if search.tried < count {
+                    search.next = now;
+                    return false;
+                }
+                search.tried = 0;
+                search.next = now + backoff(rank, search.rounds);
+                search.rounds += 1;
+                let orphaned = !search.orphaned && now.since(search.lost) >= orphan;
+                search.orphaned |= orphaned;
+                orphaned
+            }
+            State::Joined { .. } | State::GivenUp => false,
+        }
+    }
+}
+
+/// Doubles up to its bound. Half of it depends on the rank, so that siblings that lost the same
+/// parent do not knock in step.
+fn backoff(rank: Rank, attempt: u32) -> Duration {
+    let full = BACKOFF_MIN.saturating_mul(1 << attempt.min(16)).min(BACKOFF_MAX);
+    // Fibonacci hashing: the high bits of the product are spread evenly.
+    let seed = (u64::from(rank.0) << 32 | u64::from(attempt)).wrapping_add(1);
+    let spread = u32::try_from(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56).expect("8 bits");
+    full / 2 + full / 2 * spread / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(milliseconds: u64) -> Tick {
+        Tick(0) + Duration::from_millis(milliseconds)
+    }
+
+    fn ascent() -> Ascent {
+        Ascent::new(Rank(7), vec![Rank(3), Rank(1), Rank(0)], after(0), after(1000))
+    }
+
+    #[test]
+    fn at_the_start_only_the_parent_is_tried_until_the_deadline() {
+        let (mut ascent, mut now, mut attempts) = (ascent(), after(0), 0);
+        loop {
+            match ascent.turn(now) {
+                Turn::Try(rank) => {
+                    assert_eq!(rank, Rank(3));
+                    assert!(!ascent.on_failed(now));
+                    attempts += 1;
+                }
+                Turn::Wait(next) => now = next,
+                Turn::GiveUp => break,
+                Turn::Rest => panic!("it has no parent"),
+            }
+        }
+        assert_eq!(now, after(1000));
+        assert!((7..=16).contains(&attempts), "{attempts} attempts in 1 s");
+    }
+
+    #[test]
+    fn a_lost_parent_is_replaced_by_the_nearest_ancestor_that_answers() {
+        let mut ascent = ascent();
+        ascent.on_joined(after(10));
+        assert_eq!(ascent.turn(after(5000)), Turn::Rest);
+        ascent.on_lost(Rank(3), Loss::Closed, after(5000));
+        assert_eq!(ascent.turn(after(5000)), Turn::Try(Rank(3)));
+        assert!(!ascent.on_failed(after(5000)));
+        assert_eq!(ascent.turn(after(5000)), Turn::Try(Rank(1)));
+        ascent.on_joined(after(5000));
+        ascent.on_lost(Rank(1), Loss::Silent, after(9000));
+        assert_eq!(ascent.turn(after(9000)), Turn::Try(Rank(0)));
+    }
+
+    #[test]
+    fn an_orphan_is_reported_once_per_loss_and_goes_on_trying() {
+        let mut ascent = ascent();
+        for _ in 0..2 {
+            ascent.on_joined(after(0));
+            ascent.on_lost(Rank(3), Loss::Closed, after(0));
+            let (mut now, mut reported) = (after(0), Vec::new());
+            let mut tried = [0; 4];
+            while now < after(10_000) {
+                match ascent.turn(now) {
+                    Turn::Try(rank) => {
+                        tried[rank.0 as usize] += 1;
+                        if ascent.on_failed(now) {
+                            reported.push(now);
+                        }
+                    }
+                    Turn::Wait(next) => now = next,
+                    Turn::Rest | Turn::GiveUp => panic!("it goes on"),
+                }
+            }
+            assert_eq!(reported.len(), 1);
+            assert!((after(2000)..after(2400)).contains(&reported[0]));
+            assert!(tried[0] > 40 && tried[0] == tried[1] && tried[1] == tried[3], "{tried:?}");
+        }
+    }
+
+    #[test]
+    fn a_parent_that_is_lost_at_once_again_and_again_is_not_tried_at_full_speed() {
+        let (mut ascent, mut now, mut joined) = (ascent(), after(0), 0);
+        while now < after(10_000) {
+            match ascent.turn(now) {
+                Turn::Try(rank) => {
+                    ascent.on_joined(now);
+                    ascent.on_lost(rank, Loss::Closed, now);
+                    joined += 1;
+                }
+                Turn::Wait(next) => now = next,
+                Turn::Rest | Turn::GiveUp => panic!("it goes on"),
+            }
+        }
+        assert!((50..=120).contains(&joined), "{joined} times in 10 s");
+        ascent.on_joined(now);
+        let later = now + FLAP_BOUND;
+        ascent.on_lost(Rank(3), Loss::Closed, later);
+        assert_eq!(ascent.turn(later), Turn::Try(Rank(3)), "a good parent is replaced at once");
+    }
+
+    #[test]
+    fn the_root_rests() {
+        let root = Ascent::new(Rank(0), Vec::new(), after(0), after(1000));
+        assert_eq!(root.turn(after(2000)), Turn::Rest);
+    }
+}

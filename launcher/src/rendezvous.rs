@@ -1,0 +1,301 @@
+//! A rank's place in the tree over TCP: it listens for its children, dials its parent, proves
+//! itself and has them prove themselves, and keeps each connection as the link's control channel.
+//!
+//! One thread owns everything (the service); it never blocks on a peer. Deciding is done by
+//! pure parts: [`crate::handshake`] (who is it), the ascent (whom to dial), and
+//! [`crate::control`] (is it alive). What happens is told to an [`Events`].
+//!
+//! A parent announces a child ([`Events::child_up`]) before it sends the welcome, so that the
+//! child's first fabric message finds its address known.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use copper_proto::{LinkId, Rank, Tree};
+
+use crate::control::Pace;
+use crate::counters::RendezvousCounters;
+use crate::handshake::{FABRIC_ADDRESS_BYTES_MAX, Identity, Offer, PROVIDER_BYTES_MAX, PeerHello};
+use crate::job::Job;
+use crate::peers::{Peers, PeersError};
+use crate::refusal::HandshakeError;
+use crate::secret::Secret;
+use crate::service::{Command, Join, Service, Shared};
+
+/// What a rendezvous needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// [`crate::PROTOCOL_VERSION`], or a number that binds more than the handshake to it.
+    pub version: u16,
+    /// This rank.
+    pub rank: Rank,
+    /// The tree.
+    pub tree: Tree,
+    /// Where every rank listens.
+    pub peers: Peers,
+    /// Where this rank listens.
+    pub listener: TcpListener,
+    /// The job's secret.
+    pub secret: Secret,
+    /// The job.
+    pub job: Job,
+    /// How others reach this rank over the fabric.
+    pub offer: Offer,
+    /// How long the parent may take to appear at the start.
+    pub ready_timeout: Duration,
+    /// How often, how long.
+    pub pace: Pace,
+}
+
+/// A link that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkUp {
+    /// Its number, unlike any other in this daemon's life.
+    pub link: LinkId,
+    /// The other end.
+    pub peer: PeerHello,
+}
+
+/// Told what happens, from the rendezvous' own thread: heartbeats wait for the return, so it hands
+/// the news over and comes back.
+pub trait Events: Send + Sync {
+    /// A child (or a rank further below whose parents are lost) has joined. If it had a link
+    /// already, that was reported down before.
+    fn child_up(&self, link: LinkUp);
+    /// This rank has a parent, for the first time or again.
+    fn parent_up(&self, link: LinkUp);
+    /// A link is gone, with the reason for a log.
+    fn link_down(&self, link: LinkId, reason: &str);
+    /// No ancestor has answered for longer than [`Pace::orphan`]; said once for each parent that is
+    /// lost. The search goes on: `parent_up` ends it.
+    fn orphaned(&self, reason: &str);
+    /// The parent asks this rank to end; it has been passed on to the children.
+    fn shutdown(&self);
+}
+
+/// A running rendezvous.
+#[derive(Debug)]
+pub struct Rendezvous {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    address: SocketAddr,
+}
+
+impl Rendezvous {
+    /// Starts listening and dialling, in a thread of its own, and returns at once. `events` is
+    /// called from that thread only.
+    ///
+    /// # Errors
+    /// If the settings do not fit each other, or the host of an ancestor is unknown.
+    pub fn start(
+        settings: Settings,
+        events: Arc<dyn Events>,
+    ) -> Result<Rendezvous, RendezvousError> {
+        let (rank, size) = (settings.rank, settings.tree.size());
+        if rank.0 >= size {
+            return Err(RendezvousError::NotAMember { rank, size });
+        }
+        if settings.peers.len() != size as usize {
+            return Err(RendezvousError::PeersCount { peers: settings.peers.len(), size });
+        }
+        if settings.offer.fabric_address.len() > FABRIC_ADDRESS_BYTES_MAX
+            || settings.offer.provider.len() > PROVIDER_BYTES_MAX
+        {
+            return Err(RendezvousError::Offer);
+        }
+        let mut ancestors = Vec::new();
+        for ancestor in settings.tree.ancestors(rank) {
+            let address = settings.peers.resolve(ancestor)?;
+            ancestors.push((ancestor, address));
+        }
+        let failed = |source| RendezvousError::System { rank, source };
+        let address = settings.listener.local_addr().map_err(failed)?;
+        settings.listener.set_nonblocking(true).map_err(failed)?;
+        let (waker, wake) = UnixStream::pair().map_err(failed)?;
+        waker.set_nonblocking(true).map_err(failed)?;
+        wake.set_nonblocking(true).map_err(failed)?;
+        let shared = Arc::new(Shared::new(waker));
+        let identity = Identity {
+            version: settings.version,
+            job: settings.job,
+            rank,
+            tree: settings.tree,
+            secret: settings.secret,
+            offer: settings.offer,
+        };
+        let service = Service::new(
+            Arc::new(identity),
+            settings.listener,
+            wake,
+            Arc::clone(&shared),
+            events,
+            settings.pace,
+            ancestors,
+            settings.ready_timeout,
+        );
+        let thread = std::thread::Builder::new()
+            .name("rendezvous".to_owned())
+            .spawn(move || service.run())
+            .map_err(failed)?;
+        Ok(Rendezvous { shared, thread: Mutex::new(Some(thread)), address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until this rank has its parent; the root has it from the start. Returns within the
+    /// `ready_timeout` of the settings, or when another thread calls [`Rendezvous::stop`].
+    ///
+    /// # Errors
+    /// Why it could not join: the last reason before the time was up, or the first that cannot go
+    /// away by waiting. A second call after an error says [`RendezvousError::Stopped`].
+    pub fn wait_for_parent(&self) -> Result<(), RendezvousError> {
+        while !self.has_parent_within(Duration::from_secs(60))? {}
+        Ok(())
+    }
+
+    /// The same, for `bound` at most: false if it was not decided by then. For a daemon that has
+    /// other reasons to end meanwhile.
+    ///
+    /// # Errors
+    /// As [`Rendezvous::wait_for_parent`].
+    pub fn has_parent_within(&self, bound: Duration) -> Result<bool, RendezvousError> {
+        let pending = |join: &mut Join| matches!(join, Join::Pending);
+        let join = self.shared.join.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.joined.wait_timeout_while(join, bound, pending);
+        let (mut join, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match &*join {
+            Join::Pending => Ok(false),
+            Join::Joined => Ok(true),
+            Join::Failed(_) | Join::Stopped => match std::mem::replace(&mut *join, Join::Stopped) {
+                Join::Failed(error) => Err(*error),
+                Join::Pending | Join::Joined | Join::Stopped => Err(RendezvousError::Stopped),
+            },
+        }
+    }
+
+    /// This rank's mount answers: counted here and all the way up.
+    pub fn set_ready(&self) {
+        self.shared.command(Command::SET_READY);
+    }
+
+    /// Ranks at or below this one that are ready; at the root, of the whole job.
+    pub fn ready_ranks(&self) -> u32 {
+        self.shared.ready_ranks.load(Relaxed)
+    }
+
+    /// Asks everybody below to end. Nobody answers: whoever is not reached is ended by other means.
+    pub fn shutdown_children(&self) {
+        self.shared.command(Command::SHUTDOWN_CHILDREN);
+    }
+
+    /// The counters as of now.
+    pub fn counters(&self) -> RendezvousCounters {
+        self.shared.counters.read()
+    }
+
+    /// Closes every connection and ends the thread; no event comes after it. What was commanded
+    /// before is done before. Called by an event, it does not wait for the thread, which is the
+    /// caller.
+    pub fn stop(&self) {
+        self.shared.command(Command::STOP);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return };
+        if thread.thread().id() != std::thread::current().id() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn command(&self, command: Command) {
+        // Release: pairs with the Acquire in `Service::obey`.
+        self.commands.fetch_or(command.0, AcqRel);
+        self.wake();
+    }
+}
+
+/// Why a rank is not part of the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum RendezvousError {
+    /// The rank is too large.
+    #[error("rank {rank} is not one of {size} ranks, which are numbered from 0")]
+    NotAMember {
+        /// This rank.
+        rank: Rank,
+        /// Number of ranks.
+        size: u32,
+    },
+    /// The list of hosts does not fit.
+    #[error("there are addresses for {peers} ranks, but the job has {size} ranks")]
+    PeersCount {
+        /// Addresses.
+        peers: usize,
+        /// Ranks.
+        size: u32,
+    },
+    /// The fabric's own names are too long for a handshake.
+    #[error(
+        "the fabric address or the provider's name is longer than {FABRIC_ADDRESS_BYTES_MAX} or \
+         {PROVIDER_BYTES_MAX} bytes, the most that ranks can tell each other"
+    )]
+    Offer,
+    /// An ancestor cannot be found.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    /// The operating system refused something that it always grants.
+    #[error("rank {rank}: cannot start listening for other ranks")]
+    System {
+        /// This rank.
+        rank: Rank,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody there.
+    #[error(
+        "rank {rank}: parent rank {parent} at {address} does not answer ({reason}) within {} s: \
+         look at the log of rank {parent}",
+        waited.as_secs_f32()
+    )]
+    NoParent {
+        /// This rank.
+        rank: Rank,
+        /// Its parent.
+        parent: Rank,
+        /// Where that should be.
+        address: SocketAddr,
+        /// How the last attempt failed.
+        reason: String,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// Somebody there, but not for us.
+    #[error("rank {rank}: cannot join parent rank {parent} at {address}")]
+    Refused {
+        /// This rank.
+        rank: Rank,
+        /// Its parent.
+        parent: Rank,
+        /// Where that is.
+        address: SocketAddr,
+        /// Why.
+        source: HandshakeError,
+    },
+    /// The rendezvous was stopped first.
+    #[error("the rendezvous was stopped before this rank had a parent")]
+    Stopped,
+}

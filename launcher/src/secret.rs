@@ -1,0 +1,179 @@
+//! The job's secret: 32 random bytes that every rank of a job holds and nobody else.
+//!
+//! It reaches a rank through a file of mode 0600 or an environment variable, never through a
+//! command line, which every user of the machine can read. It is never printed.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// The environment variable that [`Secret::from_environment`] reads. Whoever starts another program
+/// takes it out of that program's environment, and whoever logs an environment leaves it out.
+pub const SECRET_VARIABLE: &str = "COPPER_SECRET";
+
+/// 256 bits: the key size of BLAKE3.
+const SECRET_BYTES: usize = 32;
+
+/// The job's secret.
+#[derive(Clone)]
+pub struct Secret([u8; SECRET_BYTES]);
+
+impl Secret {
+    /// A new secret from the kernel's random numbers.
+    ///
+    /// # Errors
+    /// If the kernel has none to give.
+    pub fn generate() -> Result<Secret, SecretError> {
+        random_bytes().map(Secret).map_err(SecretError::Random)
+    }
+
+    /// Reads the secret of [`Secret::write_new`] back: a regular file of ours that only we can
+    /// read.
+    ///
+    /// # Errors
+    /// What is wrong with the file, and how to make a right one.
+    pub fn from_file(path: &Path) -> Result<Secret, SecretError> {
+        let failed = |source| SecretError::Read { path: path.to_owned(), source };
+        // Without NONBLOCK the open of a FIFO would wait for a writer.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(SecretError::NotAFile { path: path.to_owned() });
+        }
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != user {
+            return Err(SecretError::Owner { path: path.to_owned(), owner, user });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & !0o600 != 0 {
+            return Err(SecretError::Mode { path: path.to_owned(), mode });
+        }
+        let mut text = Vec::with_capacity(2 * SECRET_BYTES + 1);
+        file.take(2 * SECRET_BYTES as u64 + 2).read_to_end(&mut text).map_err(failed)?;
+        parse(&text).ok_or_else(|| SecretError::Malformed { place: path.display().to_string() })
+    }
+
+    /// The secret in [`SECRET_VARIABLE`]; `None` if that is not set.
+    ///
+    /// # Errors
+    /// If it is set to something that is not a secret.
+    pub fn from_environment() -> Result<Option<Secret>, SecretError> {
+        let Some(text) = std::env::var_os(SECRET_VARIABLE) else { return Ok(None) };
+        let malformed = || SecretError::Malformed { place: SECRET_VARIABLE.to_owned() };
+        parse(text.as_encoded_bytes()).map(Some).ok_or_else(malformed)
+    }
+
+    /// Writes the secret to a new file of mode 0600.
+    ///
+    /// # Errors
+    /// If the file exists already or cannot be written.
+    pub fn write_new(&self, path: &Path) -> Result<(), SecretError> {
+        let failed = |source| SecretError::Write { path: path.to_owned(), source };
+        let mut file: File = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
+        file.write_all(format!("{}\n", self.hex()).as_bytes()).map_err(failed)
+    }
+
+    /// The form in which it stands in the file and in the variable.
+    pub fn hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// A key for one purpose, from which the secret cannot be found again.
+    pub(crate) fn key(&self, purpose: &'static str) -> [u8; 32] {
+        blake3::derive_key(purpose, &self.0)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(not shown)")
+    }
+}
+
+/// Bytes that nobody can guess.
+pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
+fn parse(text: &[u8]) -> Option<Secret> {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    blake3::Hash::from_hex(text).ok().map(|hash| Secret(*hash.as_bytes()))
+}
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The kernel gave no random bytes.
+    #[error("cannot generate the job's secret: the kernel gives no random bytes")]
+    Random(#[source] io::Error),
+    /// The file cannot be read.
+    #[error("cannot read the job's secret from {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write the job's secret to {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is a directory, a device, or the like.
+    #[error("the job's secret {} is not a regular file", path.display())]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is somebody else's.
+    #[error(
+        "the job's secret {} belongs to user {owner}, not to user {user} who runs this: \
+         copy it to a file of your own with mode 0600",
+        path.display()
+    )]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who runs this.
+        user: u32,
+    },
+    /// Others can read the file.
+    #[error(
+        "the job's secret {} has mode {mode:04o}, others may have read it: make a new one with \
+         mode 0600 (`umask 077` before writing it)",
+        path.display()
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is not a secret.
+    #[error("{place} does not hold a job's secret, which is 64 hexadecimal digits")]
+    Malformed {
+        /// File or variable.
+        place: String,
+    },
+}

@@ -1,0 +1,314 @@
+//! The thread of a rendezvous: one loop over poll(2) that owns every connection.
+//!
+//! Strangers cost little: at most 64 of them are listened to at a time, each for a
+//! bounded time, with a fixed buffer each. A newcomer to a full house displaces the one that has
+//! been there longest, because a rank of ours is through within two round trips.
+
+mod downward;
+mod upward;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use copper_proto::{LinkId, Rank, Tick};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::ascent::Ascent;
+use crate::connection::Connection;
+use crate::control::{ControlMessage, Pace, Pulse, Readiness};
+use crate::counters::{Counters, Refused};
+use crate::handshake::{Acceptor, Dialer, Identity};
+use crate::link::keep_alive;
+use crate::rendezvous::{Events, RendezvousError};
+
+/// What other threads ask for: bits, so that nothing queues.
+#[derive(Clone, Copy)]
+pub(crate) struct Command(pub(crate) u8);
+
+impl Command {
+    pub(crate) const SET_READY: Command = Command(1);
+    pub(crate) const SHUTDOWN_CHILDREN: Command = Command(2);
+    pub(crate) const STOP: Command = Command(4);
+
+    fn among(self, commands: u8) -> bool {
+        commands & self.0 != 0
+    }
+}
+
+/// How far the first way to a parent has come.
+#[derive(Debug)]
+pub(crate) enum Join {
+    Pending,
+    Joined,
+    Failed(Box<RendezvousError>),
+    Stopped,
+}
+
+/// What the thread and the handle share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) commands: AtomicU8,
+    pub(crate) ready_ranks: AtomicU32,
+    pub(crate) counters: Counters,
+    pub(crate) join: Mutex<Join>,
+    pub(crate) joined: Condvar,
+    waker: UnixStream,
+}
+
+impl Shared {
+    pub(crate) fn new(waker: UnixStream) -> Shared {
+        Shared {
+            commands: AtomicU8::new(0),
+            ready_ranks: AtomicU32::new(0),
+            counters: Counters::default(),
+            join: Mutex::new(Join::Pending),
+            joined: Condvar::new(),
+            waker,
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        // If the socket is full, the thread has been woken often enough.
+        let _ = (&self.waker).write(&[0]);
+    }
+
+    fn settle(&self, outcome: Join) {
+        let mut join = self.join.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*join, Join::Pending) {
+            *join = outcome;
+        }
+        self.joined.notify_all();
+    }
+}
+
+/// Somebody who has not proven anything yet.
+struct Newcomer {
+    connection: Connection,
+    acceptor: Box<Acceptor>,
+    deadline: Tick,
+}
+
+/// A link to a rank below.
+struct Child {
+    connection: Connection,
+    rank: Rank,
+    link: LinkId,
+    pulse: Pulse,
+}
+
+/// The way up.
+enum Uplink {
+    None,
+    Connecting { rank: Rank, connection: Connection, deadline: Tick },
+    Greeting { rank: Rank, connection: Connection, dialer: Box<Dialer>, deadline: Tick },
+    Up { rank: Rank, link: LinkId, connection: Connection, pulse: Pulse, told: u32 },
+}
+
+impl Drop for Service {
+    /// However the thread ends, nobody waits for a parent that it will not find.
+    fn drop(&mut self) {
+        self.shared.settle(Join::Stopped);
+    }
+}
+
+/// Who has something for us.
+struct Signs {
+    listener: bool,
+    uplink: bool,
+    children: Vec<bool>,
+    newcomers: Vec<bool>,
+}
+
+pub(crate) struct Service {
+    identity: Arc<Identity>,
+    listener: TcpListener,
+    wake: UnixStream,
+    shared: Arc<Shared>,
+    events: Arc<dyn Events>,
+    pace: Pace,
+    origin: Instant,
+    ready_timeout: Duration,
+    ancestors: Vec<(Rank, SocketAddr)>,
+    ascent: Ascent,
+    last_reason: String,
+    uplink: Uplink,
+    children: Vec<Child>,
+    /// Oldest first.
+    newcomers: Vec<Newcomer>,
+    readiness: Readiness,
+    links_given: u32,
+    accept_after: Tick,
+}
+
+impl Service {
+    #[expect(clippy::too_many_arguments, reason = "called once, with what it will own")]
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        listener: TcpListener,
+        wake: UnixStream,
+        shared: Arc<Shared>,
+        events: Arc<dyn Events>,
+        pace: Pace,
+        ancestors: Vec<(Rank, SocketAddr)>,
+        ready_timeout: Duration,
+    ) -> Service {
+        let start = Tick(0);
+        let ranks = ancestors.iter().map(|(rank, _)| *rank).collect();
+        let ascent = Ascent::new(identity.rank, ranks, start, start + ready_timeout)
+            .with_orphan_bound(pace.orphan);
+        Service {
+            identity,
+            listener,
+            wake,
+            shared,
+            events,
+            pace,
+            origin: Instant::now(),
+            ready_timeout,
+            ancestors,
+            ascent,
+            last_reason: "not tried yet".to_owned(),
+            uplink: Uplink::None,
+            children: Vec::new(),
+            newcomers: Vec::new(),
+            readiness: Readiness::default(),
+            links_given: 0,
+            accept_after: start,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        if self.ancestors.is_empty() {
+            self.shared.settle(Join::Joined);
+        }
+        while self.obey() {
+            let rest = self.attend(self.now());
+            let pending = self.newcomers.len() as u64;
+            self.shared.counters.handshakes_pending.store(pending, Relaxed);
+            self.tell_readiness();
+            let signs = self.wait(rest);
+            let now = self.now();
+            if signs.uplink {
+                self.serve_uplink(now);
+            }
+            self.serve_children(&signs.children, now);
+            self.serve_newcomers(&signs.newcomers, now);
+            if signs.listener {
+                self.admit(now);
+            }
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(0) + self.origin.elapsed()
+    }
+
+    /// Does what other threads asked for; false if that is to stop.
+    fn obey(&mut self) -> bool {
+        // Acquire: pairs with the Release in `Shared::command`.
+        let commands = self.shared.commands.swap(0, AcqRel);
+        if Command::SET_READY.among(commands) {
+            self.readiness.set_own();
+            self.tell_readiness();
+        }
+        if Command::SHUTDOWN_CHILDREN.among(commands) {
+            self.shut_children_down();
+        }
+        !Command::STOP.among(commands)
+    }
+
+    fn wait(&mut self, until: Tick) -> Signs {
+        let now = self.now();
+        let rest = until.since(now);
+        let timeout = (until != Tick::NEVER).then(|| Timespec {
+            tv_sec: i64::try_from(rest.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(rest.subsec_nanos()),
+        });
+        let accepting = if now >= self.accept_after { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds =
+            vec![PollFd::new(&self.wake, PollFlags::IN), PollFd::new(&self.listener, accepting)];
+        match &self.uplink {
+            Uplink::None => {}
+            Uplink::Connecting { connection, .. } => {
+                fds.push(PollFd::new(connection, PollFlags::OUT));
+            }
+            Uplink::Greeting { connection, .. } | Uplink::Up { connection, .. } => {
+                fds.push(PollFd::new(connection, connection.interest()));
+            }
+        }
+        let uplinks = fds.len() - 2;
+        let below = self.children.iter().map(|child| &child.connection);
+        let strangers = self.newcomers.iter().map(|newcomer| &newcomer.connection);
+        fds.extend(below.chain(strangers).map(|it| PollFd::new(it, it.interest())));
+        // Interrupted by a signal: nobody has a sign, and the loop comes round again.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        let mut signs = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = || signs.next().unwrap_or(false);
+        let (woken, listener) = (next(), next());
+        let uplink = uplinks > 0 && next();
+        let children = self.children.iter().map(|_| next()).collect();
+        let newcomers = self.newcomers.iter().map(|_| next()).collect();
+        drop(signs);
+        drop(fds);
+        if woken {
+            // What is left wakes the next turn.
+            let _ = self.wake.read(&mut [0; 64]);
+        }
+        Signs { listener, uplink, children, newcomers }
+    }
+
+    /// Everything that is due at `now`. Returns when something is due next.
+    fn attend(&mut self, now: Tick) -> Tick {
+        let mut next = if now < self.accept_after { self.accept_after } else { Tick::NEVER };
+        for mut child in std::mem::take(&mut self.children) {
+            match keep_alive(
+                &mut child.connection,
+                &mut child.pulse,
+                &self.pace,
+                &self.shared.counters,
+                now,
+            ) {
+                Ok(due) => {
+                    next = next.min(due);
+                    self.children.push(child);
+                }
+                Err(end) => self.child_down(&child, &end.reason),
+            }
+        }
+        let overdue = self.newcomers.iter().filter(|newcomer| now >= newcomer.deadline).count();
+        for _ in 0..overdue {
+            // All have the same time, so the oldest are the ones.
+            let newcomer = self.newcomers.remove(0);
+            self.refuse(newcomer, Refused::TimedOut);
+        }
+        next = self.newcomers.first().map_or(next, |oldest| next.min(oldest.deadline));
+        next.min(self.attend_uplink(now))
+    }
+
+    fn next_link(&mut self) -> LinkId {
+        self.links_given += 1;
+        LinkId(self.links_given)
+    }
+
+    fn link_counted(&self) {
+        self.shared.counters.handshakes.fetch_add(1, Relaxed);
+        self.shared.counters.links.fetch_add(1, Relaxed);
+    }
+
+    fn tell_readiness(&mut self) {
+        let count = self.readiness.total(self.identity.tree.size());
+        self.shared.ready_ranks.store(count, Relaxed);
+        if let Uplink::Up { connection, told, .. } = &mut self.uplink
+            && *told != count
+        {
+            *told = count;
+            // A failure shows itself again at the next heartbeat, which takes the link down.
+            let _ = connection.send(&ControlMessage::Ready { count }.encode());
+        }
+    }
+}

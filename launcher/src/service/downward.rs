@@ -1,0 +1,193 @@
+//! Those who come to this rank: strangers until they have proven themselves, then children.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use copper_proto::Tick;
+use copper_proto::limits::CHILDREN_MAX;
+use tracing::{debug, info, warn};
+
+use super::{Child, Newcomer, Service};
+use crate::connection::Connection;
+use crate::control::{ControlMessage, Pulse};
+use crate::counters::Refused;
+use crate::frame::{Arrival, Frame};
+use crate::handshake::{Acceptor, Nonce, PeerHello, Step};
+use crate::link::{LinkEnd, hear};
+use crate::refusal::{HandshakeError, RefusalCode};
+use crate::rendezvous::LinkUp;
+
+/// Handshakes of strangers under way at a time: as many as a rank may have children, all of which
+/// may come at once.
+const HANDSHAKES_MAX: usize = CHILDREN_MAX as usize;
+
+/// Links to ranks below: the children, and orphans of lost inner ranks, until their own subtree
+/// would be larger than any that this rank was meant to serve.
+const LINKS_MAX: usize = 4 * CHILDREN_MAX as usize;
+
+/// Connections accepted in one turn of the loop, so that those who are already in get their turn
+/// during a flood.
+const ACCEPTS_PER_TURN: usize = 16;
+
+/// How long the listener rests after accept(2) failed for want of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Refusals of one kind that are worth a warning; later ones are counted only, so that a stranger
+/// cannot fill the log.
+const WARNINGS_MAX: u64 = 10;
+
+impl Service {
+    pub(super) fn admit(&mut self, now: Tick) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The connection was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    debug!(%error, "cannot accept a connection");
+                    self.accept_after = now + ACCEPT_REST;
+                    return;
+                }
+            };
+            if self.newcomers.len() >= HANDSHAKES_MAX {
+                let oldest = self.newcomers.remove(0);
+                self.refuse(oldest, Refused::Crowded);
+            }
+            let (Ok(connection), Ok(nonce)) = (Connection::new(stream), Nonce::random()) else {
+                self.shared.counters.on_refused(Refused::Closed);
+                continue;
+            };
+            let acceptor = Box::new(Acceptor::new(Arc::clone(&self.identity), nonce));
+            let deadline = now + self.pace.handshake;
+            self.newcomers.push(Newcomer { connection, acceptor, deadline });
+        }
+    }
+
+    pub(super) fn serve_newcomers(&mut self, signs: &[bool], now: Tick) {
+        for (newcomer, &sign) in std::mem::take(&mut self.newcomers).into_iter().zip(signs) {
+            if !sign {
+                self.newcomers.push(newcomer);
+            } else if let Some(newcomer) = self.serve_newcomer(newcomer, now) {
+                self.newcomers.push(newcomer);
+            }
+        }
+    }
+
+    /// Gives it back if its handshake goes on.
+    fn serve_newcomer(&mut self, mut newcomer: Newcomer, now: Tick) -> Option<Newcomer> {
+        if newcomer.connection.flush().is_err() {
+            return self.refuse(newcomer, Refused::Closed);
+        }
+        loop {
+            let frame = match newcomer.connection.receive() {
+                Ok(Arrival::Frame(frame)) => frame,
+                Ok(Arrival::Nothing) => return Some(newcomer),
+                Ok(Arrival::End) | Err(_) => return self.refuse(newcomer, Refused::Closed),
+                Ok(Arrival::Malformed(_)) => return self.refuse(newcomer, Refused::Malformed),
+            };
+            match newcomer.acceptor.on_frame(&frame) {
+                Ok(Step::Send(frame)) => {
+                    if newcomer.connection.send(&frame).is_err() {
+                        return self.refuse(newcomer, Refused::Closed);
+                    }
+                }
+                Ok(Step::Done { send, peer }) => {
+                    self.child_up(newcomer, send.as_ref(), peer, now);
+                    return None;
+                }
+                Err(failed) => {
+                    if let Some(reply) = &failed.reply {
+                        // Best effort: whoever does not listen does not learn the reason.
+                        let _ = newcomer.connection.send(reply);
+                    }
+                    return self.turn_away(newcomer, &failed.error);
+                }
+            }
+        }
+    }
+
+    /// Closes a connection that cannot become a link.
+    pub(super) fn refuse(&self, newcomer: Newcomer, refused: Refused) -> Option<Newcomer> {
+        self.shared.counters.on_refused(refused);
+        debug!(?refused, "closed a connection");
+        drop(newcomer);
+        None
+    }
+
+    /// The same, for a reason that somebody should read.
+    fn turn_away(&self, newcomer: Newcomer, error: &HandshakeError) -> Option<Newcomer> {
+        let Some(code) = error.code() else { return self.refuse(newcomer, Refused::Malformed) };
+        if self.shared.counters.on_refused(Refused::Said(code)) <= WARNINGS_MAX {
+            warn!(%error, "refused a rank");
+        }
+        None
+    }
+
+    fn child_up(
+        &mut self,
+        mut newcomer: Newcomer,
+        welcome: Option<&Frame>,
+        peer: PeerHello,
+        now: Tick,
+    ) {
+        let rank = peer.rank;
+        if let Some(index) = self.children.iter().position(|child| child.rank == rank) {
+            let old = self.children.remove(index);
+            self.child_down(&old, &format!("rank {rank} has connected anew"));
+        }
+        if self.children.len() >= LINKS_MAX {
+            let _ = newcomer.connection.send(&newcomer.acceptor.busy());
+            self.refuse(newcomer, Refused::Said(RefusalCode::Busy));
+            return;
+        }
+        let link = self.next_link();
+        info!(%link, child = %rank, "a child has joined");
+        self.link_counted();
+        self.events.child_up(LinkUp { link, peer });
+        let pulse = Pulse::new(&self.pace, now);
+        let mut child = Child { connection: newcomer.connection, rank, link, pulse };
+        match welcome.map_or(Ok(()), |welcome| child.connection.send(welcome)) {
+            Ok(()) => self.children.push(child),
+            Err(error) => self.child_down(&child, &error.to_string()),
+        }
+    }
+
+    pub(super) fn serve_children(&mut self, signs: &[bool], now: Tick) {
+        for (mut child, &sign) in std::mem::take(&mut self.children).into_iter().zip(signs) {
+            if !sign {
+                self.children.push(child);
+                continue;
+            }
+            let (messages, mut end) = hear(&mut child.connection, &mut child.pulse, now);
+            for message in messages {
+                match message {
+                    ControlMessage::Heartbeat => {}
+                    ControlMessage::Ready { count } => self.readiness.set_below(child.link, count),
+                    ControlMessage::Shutdown => end = Some(LinkEnd::nonsense()),
+                }
+            }
+            match end {
+                None => self.children.push(child),
+                Some(end) => self.child_down(&child, &end.reason),
+            }
+        }
+    }
+
+    pub(super) fn child_down(&mut self, child: &Child, reason: &str) {
+        warn!(link = %child.link, child = %child.rank, reason, "lost a child");
+        self.shared.counters.links.fetch_sub(1, Relaxed);
+        self.readiness.forget(child.link);
+        self.events.link_down(child.link, reason);
+    }
+
+    pub(super) fn shut_children_down(&mut self) {
+        let frame = ControlMessage::Shutdown.encode();
+        for child in &mut self.children {
+            // Best effort: a child that cannot be told will lose its parent and be ended otherwise.
+            let _ = child.connection.send(&frame);
+        }
+    }
+}

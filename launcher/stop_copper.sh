@@ -1,0 +1,37 @@
+#!/bin/sh
+# Stops Copper. `stop_copper.sh --help` lists the options; they are those of `copper stop`.
+
+set -u
+
+# The folder of this script, through any symbolic links to it.
+script=$0
+while [ -L "$script" ]; do
+    target=$(readlink "$script")
+    case $target in
+        /*) script=$target ;;
+        *) script=$(dirname "$script")/$target ;;
+    esac
+done
+here=$(CDPATH='' cd -- "$(dirname -- "$script")" && pwd -P)
+
+# A set COPPER_ROOT is meant: if copper is not there, another one would be a surprise.
+if [ -n "${COPPER_ROOT:-}" ]; then
+    if [ ! -x "$COPPER_ROOT/bin/copper" ]; then
+        echo "stop_copper.sh: COPPER_ROOT is $COPPER_ROOT, but there is no program $COPPER_ROOT/bin/copper; correct COPPER_ROOT or unset it" >&2
+        exit 2
+    fi
+    exec "$COPPER_ROOT/bin/copper" stop "$@"
+fi
+
+# Installed beside this script, in a checkout, anywhere else.
+for copper in "$here/../bin/copper" "$here/copper" "$here/../target/release/copper"; do
+    if [ -x "$copper" ] && [ ! -d "$copper" ]; then
+        exec "$copper" stop "$@"
+    fi
+done
+if command -v copper >/dev/null 2>&1; then
+    exec copper stop "$@"
+fi
+
+echo "stop_copper.sh: cannot find the program copper; load its module, set COPPER_ROOT to where it is installed, or build it with: cargo build --release" >&2
+exit 2
