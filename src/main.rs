@@ -1,1 +1,19 @@
-fn main() {}
+//! Copper: a read-only cooperative cache that lets thousands of nodes load the same software or
+//! data as if it were on local disk.
+//!
+//! This package joins the others: `cli` says what is wanted, `daemon` runs one rank, and the
+//! adapters (`arena`, `fabric`, `source`, `sleeper`) fit libfabric and the file system to the
+//! engine's ports.
+
+mod arena;
+mod cli;
+mod daemon;
+mod fabric;
+mod sleeper;
+mod source;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,0 +1,133 @@
+//! The command line. Whatever is wrong with it: one line on standard error, exit 2, nothing begun.
+
+mod environment;
+mod launch;
+mod logging;
+mod serve;
+mod size;
+mod status;
+mod stop;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// The exit code for a command line that makes no sense.
+const USAGE: u8 = 2;
+
+/// A read-only cooperative cache: thousands of nodes load the same files as if from local disk.
+#[derive(Debug, Parser)]
+#[command(name = "copper", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start all ranks of a job and return when every mount answers
+    Launch(launch::LaunchArguments),
+    /// Unmount and end all ranks of a launch on this machine
+    Stop(stop::StopArguments),
+    /// Show what every rank is doing
+    Status(status::StatusArguments),
+    /// Run one rank in the foreground
+    Serve(Box<serve::ServeArguments>),
+    /// Remove the mount of a daemon that died (started by `serve`)
+    #[command(hide = true)]
+    Guard,
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn run() -> ExitCode {
+    // libfabric is asked for its version only where somebody wants to read it.
+    if std::env::args_os().skip(1).any(|argument| argument == "--version" || argument == "-V") {
+        return match print(&format!("copper {}", version::long())) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let result = match arguments.command {
+        Command::Launch(arguments) => launch::run(&arguments),
+        Command::Stop(arguments) => stop::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Guard => guard(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("copper: {}", one_line(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes, as one line.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // A cause that its error has already quoted is not said twice.
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line.replace('\n', " ")
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.to_string();
+            let paragraph = text.split("\n\n").next().unwrap_or(&text);
+            let words: Vec<&str> = paragraph.split_whitespace().collect();
+            let words = words.join(" ");
+            let reason = words.strip_prefix("error: ").unwrap_or(&words);
+            say(&format!("copper: {reason} (`copper --help` lists what there is)"));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn guard() -> anyhow::Result<ExitCode> {
+    copper_fuse::guardian::guard(std::io::stdin())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For people, on standard error.
+#[expect(clippy::print_stderr, reason = "a command line talks to people")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// What was asked for, on standard output.
+fn print(line: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{line}") {
+        // Whoever read the first lines may want no more of them.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// `/tmp/$USER/copper`, where the view is mounted if nothing else is said.
+fn default_mount() -> PathBuf {
+    let user = std::env::var_os("USER").filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string().into());
+    PathBuf::from("/tmp").join(user).join("copper")
+}

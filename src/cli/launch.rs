@@ -1,0 +1,177 @@
+//! `copper launch`: all ranks of a job, or none.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use copper_launcher::job::host_name;
+use copper_launcher::{Instances, Job, LocalPlan, RankPlace, RunFolder, Secret};
+use copper_ofi::Net;
+use copper_proto::Rank;
+
+use super::environment::default_memory;
+use super::logging::Level;
+use super::print;
+use super::size::Size;
+use crate::daemon::SourceAccess;
+
+/// The most ranks that make sense on one machine.
+const LOCAL_MAX: u32 = 256;
+
+#[derive(Debug, Args)]
+pub(super) struct LaunchArguments {
+    /// Start N ranks on this machine, mounted at DIR/0 … DIR/N-1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOCAL_MAX)))]
+    local: u32,
+
+    /// Where the views of `/` appear [default: /tmp/$USER/copper]
+    #[arg(long, short = 'v', value_name = "DIR")]
+    mount: Option<PathBuf>,
+
+    /// Logs go to DIR/<job> [default: ~/copper-logs]
+    #[arg(long, short = 'd', value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+
+    /// How much to log: off … trace, or 6 (nothing) … 1 (most)
+    #[arg(long, short = 'l', value_enum, default_value = "off")]
+    log_level: Level,
+
+    /// The longest time to wait for all mounts, in seconds
+    #[arg(long, short = 's', value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    ready_timeout: u64,
+
+    /// The fabric: auto, tcp, shm, cxi, cxi0 …
+    #[arg(long, short = 'n', default_value = "auto")]
+    net: Net,
+
+    /// Show only what is below DIR, and the way to it; may be given several times
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: Vec<PathBuf>,
+
+    /// Children of each rank in the tree
+    #[arg(long, value_name = "K")]
+    fanout: Option<u32>,
+
+    /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+
+    /// Whether ranks other than the root may read the files' own file system
+    #[arg(long, value_enum, default_value = "direct")]
+    source: SourceAccess,
+
+    /// Let other users in, as far as the files' permissions do
+    #[arg(long)]
+    allow_other: bool,
+
+    /// How long each engine spins for more work before it sleeps, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    spin_us: u32,
+}
+
+pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
+    let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
+    let directory = std::path::absolute(&directory)
+        .with_context(|| format!("{} is no path", directory.display()))?;
+    let mounts: Vec<PathBuf> =
+        (0..arguments.local).map(|rank| directory.join(rank.to_string())).collect();
+    let job = Job::from_environment()?;
+    let base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
+    let host = host_name();
+    let folder = RunFolder::create(&base, &job, std::iter::repeat_n(host.as_str(), mounts.len()))?;
+    let instances = Instances::open()?;
+
+    let common = common_arguments(arguments, &job, &directory, &mounts);
+    let rank_args = |place: &RankPlace<'_>| rank_arguments(arguments, place);
+    let plan = LocalPlan {
+        exe: std::env::current_exe().context("cannot find this program")?,
+        mounts,
+        folder,
+        run_directory: instances.path().to_owned(),
+        secret: Secret::generate()?,
+        args_common: common,
+        rank_args: &rank_args,
+        ready_timeout: Duration::from_secs(arguments.ready_timeout),
+    };
+    let logs = plan.folder.logs();
+    let launched = plan.launch(|rank| {
+        let line = format!(
+            "rank {} ready after {:.2} s: {} (pid {})",
+            rank.rank,
+            rank.ready_after.as_secs_f64(),
+            rank.mount.display(),
+            rank.process.pid
+        );
+        let _ = print(&line);
+    })?;
+    let count = launched.ranks.len();
+    print(&format!("{count} of {count} ranks ready; logs in {}", logs.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What every rank is started with.
+fn common_arguments(
+    arguments: &LaunchArguments,
+    job: &Job,
+    directory: &std::path::Path,
+    mounts: &[PathBuf],
+) -> Vec<OsString> {
+    let ranks = arguments.local.into();
+    let memory = arguments.memory.map_or_else(|| default_memory(ranks), |Size(bytes)| bytes);
+    let mut common: Vec<OsString> = vec![
+        "serve".into(),
+        "--job".into(),
+        job.as_str().into(),
+        "--launch".into(),
+        directory.into(),
+        "--log-level".into(),
+        arguments.log_level.name().into(),
+        "--net".into(),
+        arguments.net.to_string().into(),
+        "--memory".into(),
+        memory.to_string().into(),
+        "--ready-timeout".into(),
+        arguments.ready_timeout.to_string().into(),
+        "--spin-us".into(),
+        arguments.spin_us.to_string().into(),
+    ];
+    let flag = |name: &str, path: &PathBuf| [OsString::from(name), path.clone().into()];
+    common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
+    common.extend(mounts.iter().flat_map(|mount| flag("--hide", mount)));
+    if let Some(fanout) = arguments.fanout {
+        common.extend(["--fanout".into(), fanout.to_string().into()]);
+    }
+    if arguments.allow_other {
+        common.push("--allow-other".into());
+    }
+    common
+}
+
+fn rank_arguments(arguments: &LaunchArguments, place: &RankPlace<'_>) -> Vec<OsString> {
+    let root = Rank(0);
+    let source = match arguments.source {
+        SourceAccess::None if place.rank != root => "none",
+        SourceAccess::None | SourceAccess::Direct => "direct",
+    };
+    vec![
+        "--rank".into(),
+        place.rank.to_string().into(),
+        "--size".into(),
+        place.size.to_string().into(),
+        "--mount".into(),
+        place.mount.into(),
+        "--peers".into(),
+        place.peers.to_string().into(),
+        "--listen-fd".into(),
+        place.listen_fd.to_string().into(),
+        "--ready-fd".into(),
+        place.ready_fd.to_string().into(),
+        "--secret-file".into(),
+        place.secret_file.into(),
+        "--source".into(),
+        source.into(),
+    ]
+}

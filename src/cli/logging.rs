@@ -1,0 +1,55 @@
+//! Logs: to standard error, which a launcher leads into a rank's file.
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// How much is logged. The documentation of the C++ Copper counts 6 for nothing to 1 for most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Level {
+    /// Nothing
+    #[value(aliases = ["6", "0"])]
+    Off,
+    /// Data or the mount lost
+    #[value(alias = "5")]
+    Error,
+    /// And requests that failed
+    #[value(alias = "4")]
+    Warn,
+    /// And the life of a mount: a handful of lines
+    #[value(alias = "3")]
+    Info,
+    /// And each request
+    #[value(alias = "2")]
+    Debug,
+    /// And each block
+    #[value(alias = "1")]
+    Trace,
+}
+
+impl Level {
+    /// As `--log-level` takes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Level::Off => "off",
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
+}
+
+/// Starts to log. `COPPER_LOG` overrides the level, by module, as tracing-subscriber's filters do.
+pub(super) fn start(level: Level) {
+    let filter = match std::env::var("COPPER_LOG") {
+        Ok(filter) => EnvFilter::new(filter),
+        Err(_) => EnvFilter::new(level.name()),
+    };
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+    drop(logging);
+}

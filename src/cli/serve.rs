@@ -1,0 +1,254 @@
+//! `copper serve`: one rank.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroU32;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use copper_launcher::{Job, Peers, ReadyPipe, Secret, inherited_listener, listen};
+use copper_ofi::{Net, environment};
+use copper_proto::limits::CHILDREN_MAX;
+use copper_proto::topology::default_fanout;
+use copper_proto::{Rank, Tree};
+
+use super::environment::{MEMORY_MIN, default_memory};
+use super::logging::{self, Level};
+use super::size::Size;
+use crate::daemon::{self, Plan, SourceAccess};
+
+/// Where a rank listens if its port is not said.
+const PORT: u16 = 7911;
+
+/// The most memory that can be asked for: extents are numbered in pages of 4 KiB by 32 bits.
+const MEMORY_MAX: u64 = 1 << 43;
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// This rank's number, from 0
+    #[arg(long, default_value_t = 0)]
+    rank: u32,
+
+    /// Number of ranks of the job
+    #[arg(long, default_value = "1")]
+    size: NonZeroU32,
+
+    /// Every rank's HOST:PORT, in order of rank, separated by commas
+    #[arg(long, value_name = "LIST", conflicts_with = "hosts")]
+    peers: Option<String>,
+
+    /// A file with every rank's host, one a line, in order of rank
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<PathBuf>,
+
+    /// The port that every host of --hosts listens on
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+
+    /// Where to listen, if it is not where the others find this rank
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// Take over a listening socket from the launcher
+    #[arg(long, hide = true)]
+    listen_fd: Option<u32>,
+
+    /// Where the view of `/` appears
+    #[arg(long, short = 'v', value_name = "DIR")]
+    mount: Option<PathBuf>,
+
+    /// Show only what is below DIR, and the way to it; may be given several times
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: Vec<PathBuf>,
+
+    /// Show nothing below DIR
+    #[arg(long, value_name = "DIR", hide = true)]
+    hide: Vec<PathBuf>,
+
+    /// Children of each rank in the tree
+    #[arg(long, value_name = "K")]
+    fanout: Option<NonZeroU32>,
+
+    /// The cache's size, for example 2GiB [default: an eighth of the memory, at most 16GiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+
+    /// The fabric: auto, tcp, shm, cxi, cxi0 …
+    #[arg(long, short = 'n', default_value = "auto")]
+    net: Net,
+
+    /// The local address for fabrics that use the Internet protocol
+    #[arg(long, value_name = "ADDRESS")]
+    fabric_address: Option<IpAddr>,
+
+    /// Whether this rank may read the files' own file system
+    #[arg(long, value_enum, default_value = "direct")]
+    source: SourceAccess,
+
+    /// Let other users in, as far as the files' permissions do
+    #[arg(long)]
+    allow_other: bool,
+
+    /// The file with the job's secret, mode 0600 [default: $COPPER_SECRET]
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+
+    /// The job's name, the same for all ranks [default: from the scheduler]
+    #[arg(long)]
+    job: Option<String>,
+
+    /// How much to log
+    #[arg(long, short = 'l', value_enum, default_value = "info")]
+    log_level: Level,
+
+    /// How long the parent may take to answer at the start, in seconds
+    #[arg(long, short = 's', value_name = "SECONDS", default_value_t = 120)]
+    ready_timeout: u64,
+
+    /// Threads that answer the kernel
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    fuse_threads: u16,
+
+    /// How long the engine spins for more work before it sleeps, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    spin_us: u32,
+
+    /// Tell the launcher when the mount answers
+    #[arg(long, hide = true)]
+    ready_fd: Option<u32>,
+
+    /// What was launched together
+    #[arg(long, hide = true)]
+    launch: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    logging::start(arguments.log_level);
+    abort_on_panic();
+    with_environment(&arguments.net);
+    let ready = arguments.ready_fd.map(ReadyPipe::from_fd).transpose()?;
+    let rank = arguments.rank;
+    let result = plan(arguments).and_then(|plan| daemon::run(plan, ready.as_ref()));
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            if let Some(ready) = ready {
+                ready.failed(&super::one_line(&error));
+            }
+            Err(error.context(format!("rank {rank}")))
+        }
+    }
+}
+
+fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
+    // A daemon holds no directory of its starter busy, least of all one of its own view.
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))
+    };
+    let mount = absolute(arguments.mount.unwrap_or_else(super::default_mount))?;
+    let roots = arguments.root.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    let hidden = arguments.hide.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    std::env::set_current_dir("/").context("cannot enter /")?;
+
+    let (rank, size) = (Rank(arguments.rank), arguments.size);
+    if rank.0 >= size.get() {
+        bail!("--rank {rank} is not one of {size} ranks: they are numbered from 0");
+    }
+    let fanout = arguments.fanout.unwrap_or_else(|| default_fanout(size.get()));
+    let tree = Tree::new(size, fanout, 0, 1)
+        .with_context(|| format!("--fanout {fanout} is more than {CHILDREN_MAX}"))?;
+    if arguments.source == SourceAccess::None && tree.root() == rank {
+        bail!("--source none: rank {rank} is the root of the tree, which has to read the source");
+    }
+    let memory = arguments.memory.map_or_else(|| default_memory(1), |Size(bytes)| bytes);
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
+        bail!("--memory {}: give at least {}", Size(memory), Size(MEMORY_MIN));
+    }
+
+    let single = size.get() == 1;
+    let peers = match (&arguments.peers, &arguments.hosts) {
+        (Some(list), _) => Peers::parse(list)?,
+        (None, Some(file)) => Peers::from_hosts_file(file, arguments.port)?,
+        (None, None) if single => Peers::from_addresses([anywhere()]),
+        (None, None) => bail!("{size} ranks need --peers or --hosts to find each other"),
+    };
+    let listener = match (arguments.listen_fd, arguments.listen) {
+        (Some(number), _) => inherited_listener(number)?,
+        (None, Some(address)) => listen(address)?,
+        (None, None) if single => TcpListener::bind(anywhere())?,
+        (None, None) => listen(peers.resolve(rank)?)?,
+    };
+    let secret = match (&arguments.secret_file, Secret::from_environment()?) {
+        (Some(file), _) => Secret::from_file(file)?,
+        (None, Some(secret)) => secret,
+        (None, None) if single => Secret::generate()?,
+        (None, None) => bail!(
+            "the ranks of a job share a secret: give --secret-file, or COPPER_SECRET in the environment"
+        ),
+    };
+    let job = match arguments.job {
+        Some(name) => Job::parse(&name)?,
+        None => Job::from_environment()?,
+    };
+    // Ranks that only talk on this machine stay on it.
+    let bind = arguments.fabric_address.or_else(|| {
+        let address = peers.resolve(rank).ok()?.ip();
+        (!address.is_unspecified()).then_some(address)
+    });
+    Ok(Plan {
+        rank,
+        tree,
+        fanout: fanout.get(),
+        peers,
+        listener,
+        secret,
+        job,
+        launch: arguments.launch.unwrap_or_else(|| mount.clone()),
+        mount,
+        roots,
+        hidden,
+        memory_bytes: memory & !((1 << 12) - 1),
+        net: arguments.net,
+        bind,
+        source: arguments.source,
+        allow_other: arguments.allow_other,
+        fuse_threads: arguments.fuse_threads.into(),
+        spin: Duration::from_micros(arguments.spin_us.into()),
+        ready_timeout: Duration::from_secs(arguments.ready_timeout),
+    })
+}
+
+/// A thread that panics takes the daemon with it: without its FUSE threads or its engine, every
+/// client would hang. The guardian then removes the mount.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "a bug: this daemon ends");
+        std::process::abort();
+    }));
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+/// A provider reads some of its settings from the environment only, when it is loaded: where some
+/// are missing, this program starts itself again with them. What the user has set stays.
+fn with_environment(net: &Net) {
+    let unset = |name: &&str| std::env::var_os(name).is_none();
+    let missing: Vec<_> = environment(net).into_iter().filter(|(name, _)| unset(name)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let again = std::env::current_exe().map(|exe| {
+        let mut arguments = std::env::args_os();
+        let mut command = std::process::Command::new(exe);
+        command.arg0(arguments.next().unwrap_or_default()).args(arguments).envs(missing);
+        // Returns only if it fails.
+        command.exec()
+    });
+    let error = again.unwrap_or_else(|error| error);
+    tracing::warn!(%error, "cannot set what the fabric wants in the environment");
+}

@@ -1,0 +1,394 @@
+//! One rank: everything joined, started in the order that safety demands, ended in reverse.
+//!
+//! ```text
+//! claim the mount point ─▶ guardian ─▶ arena, network ─▶ engine ─▶ rendezvous: the parent answers
+//!   ─▶ mount ─▶ guardian armed, status served, record written ─▶ ready
+//! … until SIGTERM, SIGINT, a shutdown from the parent, an unmount from outside, or a failure …
+//!   unmount ─▶ rendezvous, engine, network ─▶ guardian dismissed ─▶ claim given back
+//! ```
+
+mod engine_thread;
+mod report;
+mod signals;
+
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use copper_engine::inodes::Inodes;
+use copper_engine::ports::{Control, PeerAddress, Role};
+use copper_engine::{EngineView, Queue, Settings as EngineSettings};
+use copper_fuse::{
+    Guardian, KernelFeatures, MountOptions, Mounted, Pending, Settings as FuseSettings,
+};
+use copper_launcher::job::own_log;
+use copper_launcher::{
+    Claim, Events, Instance, Instances, Job, LinkUp, Moment, Offer, PROTOCOL_VERSION, Pace, Peers,
+    Process, ReadyPipe, Rendezvous, Secret, Settings as RendezvousSettings, StatusServer,
+};
+use copper_ofi::{Arena, Filled, Net, Network, Settings as NetworkSettings};
+use copper_proto::limits::{CREDITS, MESSAGE_BYTES_MAX, RECEIVES_PER_CHILD};
+use copper_proto::node::SourceUse;
+use copper_proto::wire::PROTOCOL_VERSION as WIRE_VERSION;
+use copper_proto::{LinkId, Rank, Tree};
+use tracing::{info, warn};
+
+use crate::arena::RankArena;
+use crate::fabric::RankFabric;
+use crate::sleeper::Sleeper;
+use crate::source::{RankSource, SourceCounters, SourceSettings};
+use engine_thread::EngineThread;
+use report::Reporter;
+
+/// Whether a rank may read the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SourceAccess {
+    /// As its place in the tree demands: the root always, others when no ancestor is left.
+    Direct,
+    /// Never: what its readers get came over the fabric.
+    None,
+}
+
+/// What a rank is told.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rank: Rank,
+    pub(crate) tree: Tree,
+    pub(crate) fanout: u32,
+    pub(crate) peers: Peers,
+    pub(crate) listener: TcpListener,
+    pub(crate) secret: Secret,
+    pub(crate) job: Job,
+    pub(crate) mount: PathBuf,
+    pub(crate) launch: PathBuf,
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) memory_bytes: u64,
+    pub(crate) net: Net,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) source: SourceAccess,
+    pub(crate) allow_other: bool,
+    pub(crate) fuse_threads: usize,
+    pub(crate) spin: Duration,
+    pub(crate) ready_timeout: Duration,
+}
+
+/// Why a rank ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The parent said so.
+    Shutdown,
+    /// The launcher died before all ranks were ready.
+    Abandoned,
+    /// Somebody unmounted the view.
+    Unmounted,
+    /// A bug: the engine's thread is gone.
+    EngineLost,
+}
+
+/// How often a rank that waits for its parent looks whether it is to end.
+const PARENT_POLL: Duration = Duration::from_millis(50);
+
+/// How long the engine's thread may take to end.
+const ENGINE_END_BOUND: Duration = Duration::from_secs(2);
+
+/// Runs a rank until its end.
+///
+/// # Errors
+/// Why it could not start: one line; nothing is left behind.
+pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
+    let rank = plan.rank;
+    let (ends, ended) = sync_channel(16);
+    signals::watch(ends.clone()).context("cannot watch for signals")?;
+    if let Some(ready) = ready {
+        let ends = ends.clone();
+        ready.watch(move || drop(ends.try_send(End::Abandoned)))?;
+    }
+    let instances = Instances::open()?;
+    let claim = instances.claim(&plan.mount)?;
+    let guardian = guardian();
+    let reporter = Arc::new(Reporter::new(&plan));
+    let mut started = start(plan, claim, guardian, &reporter, ends, &ended)?;
+    if let Some(ready) = ready {
+        ready.ready(rank, started.mounted.point())?;
+    }
+    info!(mount = %started.mounted.point().display(), "ready");
+    let end = ended.recv().unwrap_or(End::EngineLost);
+    info!(?end, "ending");
+    reporter.set_state("stopping");
+    started.stop()?;
+    if end == End::EngineLost {
+        Err(anyhow!("the engine has failed: see the log above"))
+    } else {
+        Ok(())
+    }
+}
+
+/// A guardian, if one can be had: a mount works without.
+fn guardian() -> Option<Guardian> {
+    let started = std::env::current_exe()
+        .map_err(anyhow::Error::from)
+        .and_then(|exe| Ok(Guardian::start(&exe, ["guard"], Stdio::null())?));
+    match started {
+        Ok(guardian) => Some(guardian),
+        Err(error) => {
+            warn!(%error, "no guardian: after a crash of this daemon its mount will be left");
+            None
+        }
+    }
+}
+
+/// A rank that is up.
+struct Started {
+    mounted: Arc<Mounted>,
+    rendezvous: Arc<Rendezvous>,
+    engine: Option<EngineThread>,
+    guardian: Option<Guardian>,
+    _status: StatusServer,
+    claim: Option<Claim>,
+}
+
+fn start(
+    plan: Plan,
+    mut claim: Claim,
+    mut guardian: Option<Guardian>,
+    reporter: &Arc<Reporter>,
+    ends: SyncSender<End>,
+    ended: &Receiver<End>,
+) -> anyhow::Result<Started> {
+    let arena_bytes = usize::try_from(plan.memory_bytes).context("--memory is too large")?;
+    let arena = Arena::map(arena_bytes)?;
+    let children = plan.tree.children(plan.rank).count();
+    let network = Network::open(&network_settings(&plan, children), &arena)?;
+    let provider = network.provider().to_owned();
+    info!(provider, domain = network.domain_name(), children, "the fabric is open");
+    reporter.set_fabric(network.provider(), network.domain_name());
+    let offer = Offer {
+        fabric_address: network.address().to_vec(),
+        provider,
+        region_key: network.region_key(),
+        region_base: network.region_base(),
+        arena_bytes: plan.memory_bytes,
+    };
+
+    let sleeper = Sleeper::new().context("cannot make the engine's descriptors")?;
+    let queue = Arc::new(Queue::new(Box::new(sleeper.bell())));
+    let inodes = Arc::new(Inodes::<Filled>::default());
+    let pending = Pending::new(copper_fuse::pending::DEADLINE);
+    let engine_settings = EngineSettings {
+        source_use: source_use(&plan),
+        memory: RankArena(arena),
+        arena_bytes: plan.memory_bytes,
+        inodes: Arc::clone(&inodes),
+        queue: Arc::clone(&queue),
+        answers: Arc::clone(&pending) as _,
+        counters: Arc::clone(&reporter.engine),
+    };
+    let source = source(&plan, &reporter.source, &queue)?;
+    let engine = EngineThread::start(
+        engine_settings,
+        RankFabric::new(network),
+        source,
+        sleeper,
+        plan.spin,
+        ends.clone(),
+    )?;
+
+    let links = Links { control: engine.control(), queue: Arc::clone(&queue), ends: ends.clone() };
+    let rendezvous = RendezvousSettings {
+        version: PROTOCOL_VERSION ^ (u16::try_from(WIRE_VERSION).unwrap_or(u16::MAX) << 8),
+        rank: plan.rank,
+        tree: plan.tree,
+        peers: plan.peers,
+        listener: plan.listener,
+        secret: plan.secret,
+        job: plan.job.clone(),
+        offer,
+        ready_timeout: plan.ready_timeout,
+        pace: Pace::default(),
+    };
+    let rendezvous = Arc::new(Rendezvous::start(rendezvous, Arc::new(links))?);
+    reporter.set_rendezvous(&rendezvous);
+    while !rendezvous.has_parent_within(PARENT_POLL)? {
+        if let Ok(end) = ended.try_recv() {
+            return Err(anyhow!("ended before it was ready ({end:?})"));
+        }
+    }
+
+    let mut settings = FuseSettings::new(&plan.mount);
+    settings.options = MountOptions { allow_other: plan.allow_other, ..MountOptions::default() };
+    settings.features = KernelFeatures::all();
+    settings.threads = plan.fuse_threads;
+    let view = Arc::new(EngineView::new(inodes, queue));
+    let mounted = Arc::new(Mounted::start(view, pending, &settings)?);
+    mounted.on_end(move || drop(ends.try_send(End::Unmounted)));
+    if let Some(guard) = &mut guardian
+        && let Err(error) = guard.arm(mounted.point(), mounted.id())
+    {
+        warn!(%error, "the guardian is not there");
+    }
+    reporter.set_mounted(&mounted);
+    let status = {
+        let reporter = Arc::clone(reporter);
+        StatusServer::start(claim.socket(), move || reporter.report())?
+    };
+    claim.record(&record(reporter, &plan.launch, &mounted, &claim)?)?;
+    reporter.set_state("ready");
+    rendezvous.set_ready();
+    Ok(Started {
+        mounted,
+        rendezvous,
+        engine: Some(engine),
+        guardian,
+        _status: status,
+        claim: Some(claim),
+    })
+}
+
+impl Started {
+    fn stop(&mut self) -> anyhow::Result<()> {
+        let unmounted = self.mounted.unmount();
+        self.rendezvous.stop();
+        if let Some(engine) = self.engine.take() {
+            engine.stop(ENGINE_END_BOUND);
+        }
+        unmounted.context("the view could not be unmounted")?;
+        if let Some(guardian) = self.guardian.take()
+            && let Err(error) = guardian.dismiss()
+        {
+            warn!(%error, "the guardian had ended before");
+        }
+        if let Some(claim) = self.claim.take() {
+            claim.release()?;
+        }
+        Ok(())
+    }
+}
+
+fn network_settings(plan: &Plan, children: usize) -> NetworkSettings {
+    // A rank that lost its parent may come to any ancestor: room for as many again, and for the
+    // answers of this rank's own parent.
+    let links = (2 * children).max(4) + 1;
+    let messages = links * RECEIVES_PER_CHILD as usize;
+    NetworkSettings {
+        net: plan.net.clone(),
+        receives: messages,
+        sends: messages,
+        reads: 2 * CREDITS as usize,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        bind: plan.bind,
+    }
+}
+
+fn source_use(plan: &Plan) -> SourceUse {
+    match plan.source {
+        _ if plan.tree.root() == plan.rank => SourceUse::Root,
+        SourceAccess::Direct => SourceUse::Fallback,
+        SourceAccess::None => SourceUse::Never,
+    }
+}
+
+fn source(
+    plan: &Plan,
+    counters: &Arc<SourceCounters>,
+    queue: &Arc<Queue>,
+) -> anyhow::Result<RankSource<RankArena>> {
+    let counters = Arc::clone(counters);
+    match plan.source {
+        SourceAccess::None => Ok(RankSource::refusing(counters)),
+        SourceAccess::Direct => {
+            let mut hidden = plan.hidden.clone();
+            hidden.push(plan.mount.clone());
+            let settings = SourceSettings { roots: plan.roots.clone(), hidden };
+            RankSource::reading(settings, counters, Arc::clone(queue))
+                .context("the source's threads cannot be started")
+        }
+    }
+}
+
+fn record(
+    reporter: &Reporter,
+    launch: &Path,
+    mounted: &Mounted,
+    claim: &Claim,
+) -> anyhow::Result<Instance> {
+    let device = mounted.device();
+    Ok(Instance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        job: reporter.job.clone(),
+        rank: reporter.rank,
+        size: reporter.size,
+        host: reporter.host.clone(),
+        process: Process::current().context("cannot find out about this process")?,
+        since: Moment::now(),
+        mount: claim.mount().to_owned(),
+        device: Some(rustix::fs::makedev(device.major, device.minor)),
+        mount_point_created: !mounted.created().is_empty(),
+        socket: claim.socket().to_owned(),
+        log: own_log(),
+        launch: launch.to_owned(),
+    })
+}
+
+/// Takes the rendezvous' news to the engine.
+struct Links {
+    control: SyncSender<Control>,
+    queue: Arc<Queue>,
+    ends: SyncSender<End>,
+}
+
+impl Links {
+    fn tell(&self, control: Control) {
+        // The engine takes news at every turn. If it is gone, so is this rank.
+        if self.control.send(control).is_ok() {
+            self.queue.wake();
+        }
+    }
+
+    fn up(&self, up: LinkUp, role: Role) {
+        let LinkUp { link, peer } = up;
+        self.tell(Control::LinkUp {
+            link,
+            rank: peer.rank,
+            role,
+            address: PeerAddress {
+                endpoint: peer.offer.fabric_address,
+                region_key: peer.offer.region_key,
+                region_base: peer.offer.region_base,
+                arena_bytes: peer.offer.arena_bytes,
+            },
+            send_token: peer.send_token.0,
+            receive_token: peer.receive_token.0,
+        });
+    }
+}
+
+impl Events for Links {
+    fn child_up(&self, link: LinkUp) {
+        self.up(link, Role::Child);
+    }
+
+    fn parent_up(&self, link: LinkUp) {
+        self.up(link, Role::Parent);
+    }
+
+    fn link_down(&self, link: LinkId, reason: &str) {
+        info!(%link, reason, "link down");
+        self.tell(Control::LinkDown(link));
+    }
+
+    fn orphaned(&self, reason: &str) {
+        warn!(reason, "no ancestor answers");
+        self.tell(Control::Orphaned);
+    }
+
+    fn shutdown(&self) {
+        let _ = self.ends.try_send(End::Shutdown);
+    }
+}

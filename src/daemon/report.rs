@@ -1,0 +1,192 @@
+//! What `copper status` shows of a rank. Names and shape are stable: people script on them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use copper_engine::Counters;
+use copper_fuse::Mounted;
+use copper_launcher::{Job, Rendezvous, job::host_name};
+use copper_proto::Rank;
+use serde_json::{Map, Value, json};
+
+use super::Plan;
+use crate::source::SourceCounters;
+
+/// Reads counters that others write; asks nobody.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    pub(super) rank: Rank,
+    pub(super) size: u32,
+    pub(super) host: String,
+    pub(super) job: Job,
+    pub(super) engine: Arc<Counters>,
+    pub(super) source: Arc<SourceCounters>,
+    fanout: u32,
+    source_access: &'static str,
+    started: Instant,
+    state: Mutex<&'static str>,
+    fabric: OnceLock<(String, String)>,
+    mounted: OnceLock<Weak<Mounted>>,
+    rendezvous: OnceLock<Weak<Rendezvous>>,
+}
+
+impl Reporter {
+    pub(super) fn new(plan: &Plan) -> Reporter {
+        Reporter {
+            rank: plan.rank,
+            size: plan.tree.size(),
+            host: host_name(),
+            job: plan.job.clone(),
+            engine: Arc::default(),
+            source: Arc::default(),
+            fanout: plan.fanout,
+            source_access: match plan.source {
+                super::SourceAccess::Direct => "direct",
+                super::SourceAccess::None => "none",
+            },
+            started: Instant::now(),
+            state: Mutex::new("starting"),
+            fabric: OnceLock::new(),
+            mounted: OnceLock::new(),
+            rendezvous: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn set_state(&self, state: &'static str) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    pub(super) fn set_fabric(&self, provider: &str, domain: &str) {
+        let _first = self.fabric.set((provider.to_owned(), domain.to_owned()));
+    }
+
+    pub(super) fn set_mounted(&self, mounted: &Arc<Mounted>) {
+        let _first = self.mounted.set(Arc::downgrade(mounted));
+    }
+
+    pub(super) fn set_rendezvous(&self, rendezvous: &Arc<Rendezvous>) {
+        let _first = self.rendezvous.set(Arc::downgrade(rendezvous));
+    }
+
+    /// The rank as one JSON object.
+    pub(super) fn report(&self) -> Value {
+        let engine = &*self.engine;
+        let parent = get(&engine.parent_plus_one).checked_sub(1);
+        let mounted = self.mounted.get().and_then(Weak::upgrade);
+        json!({
+            "rank": self.rank.0,
+            "size": self.size,
+            "pid": std::process::id(),
+            "host": self.host,
+            "job": self.job.as_str(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": self.state(parent.is_some()),
+            "parent": parent,
+            "fanout": self.fanout,
+            "uptime_s": self.started.elapsed().as_secs(),
+            "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
+            "source": self.source_report(),
+            "fabric": self.fabric_report(),
+            "fuse": mounted.as_ref().map(|mounted| fuse_report(mounted)),
+            "kernel": mounted.as_ref().map(|mounted| kernel_report(mounted)),
+            "cache": self.cache_report(),
+            "links": self.links_report(),
+        })
+    }
+
+    /// `ready`, or why it is less than that.
+    fn state(&self, has_parent: bool) -> &'static str {
+        let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads_source = get(&self.engine.reads_source) == 1;
+        match state {
+            "ready" if !has_parent && !reads_source => "orphan",
+            "ready" if !has_parent && self.rank.0 != 0 => "degraded",
+            state => state,
+        }
+    }
+
+    fn source_report(&self) -> Value {
+        let source = &*self.source;
+        json!({
+            "access": self.source_access,
+            "opens": get(&source.opens),
+            "reads": get(&source.reads),
+            "bytes": get(&source.bytes),
+            "stats": get(&source.stats),
+            "listings": get(&source.listings),
+            "refused": get(&source.refused),
+        })
+    }
+
+    fn fabric_report(&self) -> Value {
+        let engine = &*self.engine;
+        let (provider, domain) = self.fabric.get().cloned().unzip();
+        json!({
+            "provider": provider,
+            "domain": domain,
+            "pulls": get(&engine.pulls),
+            "pulled_bytes": get(&engine.pulled_bytes),
+            "inlined": get(&engine.inlined),
+            "messages_sent": get(&engine.messages_sent),
+            "messages_received": get(&engine.messages_received),
+            "messages_dropped": get(&engine.messages_dropped),
+            "retries": get(&engine.retries),
+            "checksum_failures": get(&engine.checksum_failures),
+            "quarantined": get(&engine.quarantined),
+            "expired": get(&engine.expired),
+            "violations": get(&engine.violations),
+        })
+    }
+
+    fn cache_report(&self) -> Value {
+        let engine = &*self.engine;
+        json!({
+            "blocks": get(&engine.blocks),
+            "bytes": get(&engine.bytes),
+            "limit_bytes": get(&engine.limit_bytes),
+            "pinned_bytes": get(&engine.pinned_bytes),
+            "evicted_blocks": get(&engine.evicted_blocks),
+            "directories": get(&engine.directories),
+            "attributes": get(&engine.attributes),
+            "inodes": get(&engine.inodes),
+            "fetches": get(&engine.fetches),
+            "fetched_ahead": get(&engine.fetched_ahead),
+            "starved": get(&engine.starved),
+        })
+    }
+
+    fn links_report(&self) -> Value {
+        let rendezvous = self.rendezvous.get().and_then(Weak::upgrade);
+        let counters = rendezvous.as_ref().map(|rendezvous| rendezvous.counters());
+        json!({
+            "children": get(&self.engine.children),
+            "ready_ranks": rendezvous.as_ref().map(|rendezvous| rendezvous.ready_ranks()),
+            "handshakes": counters.as_ref().map(|counters| counters.handshakes),
+            "refused_connections": counters.as_ref().map(|counters| counters.refused_connections),
+        })
+    }
+}
+
+fn fuse_report(mounted: &Mounted) -> Value {
+    let counters = mounted.counters().list();
+    let fields = counters.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
+    Value::Object(fields.collect::<Map<_, _>>())
+}
+
+fn kernel_report(mounted: &Mounted) -> Value {
+    let negotiated = mounted.negotiated();
+    let names = |features: copper_fuse::KernelFeatures| {
+        features.list().into_iter().map(copper_fuse::Feature::name).collect::<Vec<_>>()
+    };
+    json!({
+        "protocol": format!("{}.{}", negotiated.protocol.0, negotiated.protocol.1),
+        "asked": names(negotiated.asked),
+        "granted": names(negotiated.granted),
+        "max_readahead": negotiated.max_readahead,
+    })
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
