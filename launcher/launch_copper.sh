@@ -1,7 +1,14 @@
 #!/bin/sh
-# Starts Copper. `launch_copper.sh --help` lists the options; they are those of `copper launch`.
+# Starts Copper or, under a name with "stop" in it, stops it: finds the program copper and hands
+# everything on. `launch_copper.sh --help` lists the options; they are those of `copper launch`.
 
 set -u
+
+name=$(basename -- "$0")
+case $name in
+    *stop*) command=stop ;;
+    *) command=launch ;;
+esac
 
 # The folder of this script, through any symbolic links to it.
 script=$0
@@ -17,21 +24,21 @@ here=$(CDPATH='' cd -- "$(dirname -- "$script")" && pwd -P)
 # A set COPPER_ROOT is meant: if copper is not there, another one would be a surprise.
 if [ -n "${COPPER_ROOT:-}" ]; then
     if [ ! -x "$COPPER_ROOT/bin/copper" ]; then
-        echo "launch_copper.sh: COPPER_ROOT is $COPPER_ROOT, but there is no program $COPPER_ROOT/bin/copper; correct COPPER_ROOT or unset it" >&2
+        echo "$name: COPPER_ROOT is $COPPER_ROOT, but there is no program $COPPER_ROOT/bin/copper; correct COPPER_ROOT or unset it" >&2
         exit 2
     fi
-    exec "$COPPER_ROOT/bin/copper" launch "$@"
+    exec "$COPPER_ROOT/bin/copper" "$command" "$@"
 fi
 
 # Installed beside this script, in a checkout, anywhere else.
 for copper in "$here/../bin/copper" "$here/copper" "$here/../target/release/copper"; do
     if [ -x "$copper" ] && [ ! -d "$copper" ]; then
-        exec "$copper" launch "$@"
+        exec "$copper" "$command" "$@"
     fi
 done
 if command -v copper >/dev/null 2>&1; then
-    exec copper launch "$@"
+    exec copper "$command" "$@"
 fi
 
-echo "launch_copper.sh: cannot find the program copper; load its module, set COPPER_ROOT to where it is installed, or build it with: cargo build --release" >&2
+echo "$name: cannot find the program copper; load its module, set COPPER_ROOT to where it is installed, or build it with: cargo build --release" >&2
 exit 2

@@ -227,3 +227,27 @@ fn files_are_named_after_what_they_define() {
         }
     }
 }
+
+#[test]
+fn every_promise_has_its_test() {
+    let text = std::fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("it is there");
+    let mut promises = 0;
+    let mut named = 0;
+    for line in text.lines() {
+        promises += usize::from(line.split_once(". ").is_some_and(|(number, _)| {
+            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+        }));
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let Some((file, test)) = quoted.split_once("::") else { continue };
+            if file == "file" {
+                continue;
+            }
+            named += 1;
+            let path = root().join("tests").join(file).with_extension("rs");
+            let source = std::fs::read_to_string(&path).unwrap_or_default();
+            let there = source.contains(&format!("#[test]\nfn {test}()"));
+            assert!(there, "docs/SEMANTICS.md names {quoted}, which is not there");
+        }
+    }
+    assert!(promises > 0 && named >= promises, "{promises} promises name {named} tests");
+}
