@@ -39,7 +39,8 @@ impl<M: Memory> Slots<M> {
         &self.published.get(&extent.offset).expect("the protocol names published extents").bytes
     }
 
-    /// Lets FUSE threads read a block of an inode.
+    /// Lets FUSE threads read a block of an inode, and of no other: a file that was forgotten and
+    /// found again is another inode.
     pub(crate) fn show(
         &mut self,
         inodes: &Inodes<M::Filled>,
@@ -49,9 +50,13 @@ impl<M: Memory> Slots<M> {
     ) {
         let slot = self.published.get_mut(&extent.offset);
         let slot = slot.expect("the protocol names published extents");
-        if slot.shown.is_none()
-            && let Some(inode) = inodes.get(number)
+        if let Some((before, index)) = slot.shown.take()
+            && before != number
+            && let Some(inode) = inodes.get(before)
         {
+            inode.withdraw(index);
+        }
+        if let Some(inode) = inodes.get(number) {
             inode.publish(index, slot.bytes.clone());
             slot.shown = Some((number, index));
         }
