@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use copper_proto::{Errno, Ticket};
 use slab::Slab;
@@ -15,6 +16,9 @@ use crate::view::Piece;
 pub(crate) enum Step<B> {
     /// A look-up waits for the directory's snapshot.
     Listing { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]> },
+    /// The source has said that the name is absent, and the directory's snapshot is to prove it, so
+    /// that the kernel may keep that for longer than this.
+    Proof { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]>, keep: Duration },
     /// A look-up waits for the name's own entry.
     Entry { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]> },
     /// For an inode's attributes.
@@ -108,6 +112,7 @@ impl<B> Questions<B> {
         let steps = std::mem::take(&mut self.steps).into_values();
         let questions = steps.filter_map(|step| match step {
             Step::Listing { question, .. }
+            | Step::Proof { question, .. }
             | Step::Entry { question, .. }
             | Step::Attributes { question, .. }
             | Step::Target { question, .. }

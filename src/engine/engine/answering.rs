@@ -68,7 +68,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     }
                     // A failure of the moment is the look-up's too; else the directory cannot be
                     // listed (it may be searched all the same), and the name is asked for itself.
-                    Err(errno @ (Errno::EIO | Errno::ETIMEDOUT)) => {
+                    Err(errno) if is_passing(errno) => {
                         self.answers.answer(question, Err(errno));
                         return;
                     }
@@ -83,6 +83,25 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             }
             Step::Entry { question, parent, name } => {
                 let looked = outcome.map(|outcome| self.looked(&parent, &name, outcome));
+                match looked {
+                    Ok(Looked::Absent { keep }) if keep < KEEP && may_list(&parent) => {
+                        let key = Key { path: parent.path.clone(), what: What::Directory };
+                        self.want(Step::Proof { question, parent, name, keep }, key);
+                    }
+                    looked => self.answers.answer(question, looked.map(Answer::Looked)),
+                }
+            }
+            Step::Proof { question, parent, name, keep } => {
+                if outcome.as_ref().is_err_and(|errno| !is_passing(*errno)) {
+                    parent.unlistable.store(true, Ordering::Relaxed);
+                }
+                let listed = outcome.map(|outcome| self.list(&parent, outcome));
+                let absent = Looked::Absent { keep };
+                let looked = match (listed, look_up(&self.inodes, parent.number, &name)) {
+                    (Ok(_), Now::Answered(looked)) => looked,
+                    // Not proven, or there by now: what the source said is the answer.
+                    (Ok(_), Now::Ask) | (Err(_), _) => Ok(absent),
+                };
                 self.answers.answer(question, looked.map(Answer::Looked));
             }
             Step::Attributes { question, inode } => {
@@ -138,10 +157,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             self.answers.answer(question, looked.map(Answer::Looked));
             return;
         }
-        let listed = parent.listing().is_some() || parent.unlistable.load(Ordering::Relaxed);
         let lookups = parent.lookups.fetch_add(1, Ordering::Relaxed);
         match lookup_plan(lookups) {
-            LookupPlan::Listing if !listed => {
+            LookupPlan::Listing if may_list(&parent) => {
                 let key = Key { path: parent.path.clone(), what: What::Directory };
                 self.want(Step::Listing { question, parent, name }, key);
             }
@@ -212,6 +230,16 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             self.want(Step::Block { read, part, span, inode }, key);
         }
     }
+}
+
+/// Whether an error is one of the moment, and says nothing of the object.
+fn is_passing(errno: Errno) -> bool {
+    matches!(errno, Errno::EIO | Errno::ETIMEDOUT)
+}
+
+/// Whether a directory's snapshot is not here and can be had.
+fn may_list<B: Clone>(directory: &Inode<B>) -> bool {
+    directory.listing().is_none() && !directory.unlistable.load(Ordering::Relaxed)
 }
 
 fn path_of<B: Clone>(parent: &Inode<B>, name: &[u8]) -> Result<ViewPath, Errno> {
