@@ -2,11 +2,17 @@
 //! found is set here, and the revision is stamped into `copper --version`.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    // A file that is not there would have this run every time: an unpacked archive has no git.
+    for file in [".git/HEAD", ".git/logs/HEAD"] {
+        if Path::new(file).exists() {
+            println!("cargo::rerun-if-changed={file}");
+        }
+    }
     println!("cargo::rerun-if-env-changed=COPPER_REVISION");
     if let Ok(path) = env::var("DEP_COPPER_OFI_RPATH") {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{path}");

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Installs what is missing, then runs all checks and tests: format, clippy, documentation, the
+# libfabric suite with a second runtime, every test; at last, that no mount and no process is left.
+# Minutes on two cores. `cargo nextest` is used where it is there, else `cargo test`.
+set -euo pipefail
+
+if [ $# -gt 0 ]; then
+    echo "usage: ci/test.sh    (it takes no options)" >&2
+    exit 2
+fi
+# shellcheck source=ci/setup.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+# shellcheck source=ci/leftovers.sh
+. "$root/ci/leftovers.sh"
+cd "$root"
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 ||
+        die "cargo $component is missing; run: rustup component add rustfmt clippy"
+done
+
+# Where tests put what they make: their temporary files, and their mounts, which are in Cargo's folder.
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/copper-test.XXXXXX")
+# Some tests become an ordinary user.
+chmod 755 "$scratch"
+mark="COPPER_TEST_RUN=$scratch"
+places=("$scratch" "$target/tmp")
+
+finish() {
+    local code=$?
+    trap - EXIT
+    end_group
+    if ! nothing_left "$mark" "${places[@]}"; then
+        remove_left "$mark" "${places[@]}"
+        [ "$code" -ne 0 ] || code=1
+    fi
+    # Never through a mount.
+    [ -n "$(mounts_below "$scratch")" ] || rm -rf --one-file-system "$scratch"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+left_before=$(mounts_below "${places[@]}")
+[ -z "$left_before" ] || die "an earlier run left mounts, unmount them first (fusermount3 -u): $left_before"
+
+step() {
+    say "$*"
+    in_group env "$mark" TMPDIR="$scratch" "$@"
+}
+
+step cargo fmt --all --check
+step cargo clippy --locked --workspace --all-targets -- -D warnings
+step cargo test --locked --doc --workspace
+step ci/runtimes.sh
+if cargo nextest --version >/dev/null 2>&1; then
+    step cargo nextest run --locked --workspace --config-file ci/nextest.toml
+else
+    step cargo test --locked --workspace
+fi
