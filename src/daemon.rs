@@ -112,11 +112,18 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     }
     let instances = Instances::open()?;
     let claim = instances.claim(&plan.mount)?;
+    // A daemon holds no directory of its starter busy, least of all one of its own view. All that
+    // was given relative to it has been read or made absolute.
+    std::env::set_current_dir("/").context("cannot enter /")?;
     let guardian = guardian();
     let reporter = Arc::new(Reporter::new(&plan));
     let mut started = start(plan, claim, guardian, &reporter, ends, &ended)?;
-    if let Some(ready) = ready {
-        ready.ready(rank, started.mounted.point())?;
+    if let Some(ready) = ready
+        && let Err(error) = ready.ready(rank, started.mounted.point())
+    {
+        // The launcher has died in the meantime: as if it had asked for the end.
+        started.stop()?;
+        return Err(error.into());
     }
     info!(mount = %started.mounted.point().display(), "ready");
     let end = ended.recv().unwrap_or(End::EngineLost);
@@ -329,7 +336,8 @@ fn record(
         since: Moment::now(),
         mount: claim.mount().to_owned(),
         device: Some(rustix::fs::makedev(device.major, device.minor)),
-        mount_point_created: !mounted.created().is_empty(),
+        mount_point_created: !mounted.created().is_empty()
+            || claim.predecessor().is_some_and(|dead| dead.mount_point_created),
         socket: claim.socket().to_owned(),
         log: own_log(),
         launch: launch.to_owned(),

@@ -144,14 +144,12 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
-    // A daemon holds no directory of its starter busy, least of all one of its own view.
     let absolute = |path: PathBuf| {
         std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))
     };
     let mount = absolute(arguments.mount.unwrap_or_else(super::default_mount))?;
     let roots = arguments.root.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     let hidden = arguments.hide.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
-    std::env::set_current_dir("/").context("cannot enter /")?;
 
     let (rank, size) = (Rank(arguments.rank), arguments.size);
     if rank.0 >= size.get() {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use copper_fuse::MountTable;
 use copper_fuse::mount_point::{resolve, unmount_any_copper, unmount_dead};
+use copper_fuse::{MountTable, Unmounted};
 use copper_launcher::{Instances, Listed, Process};
 
 use super::{one_line, print, say};
@@ -34,18 +34,14 @@ pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
     let instances = Instances::open()?;
     let listed = instances.under(&directory)?;
     let mut problems = end_all(&listed);
-    let mut kept = BTreeSet::new();
+    let mut kept: BTreeSet<PathBuf> = BTreeSet::new();
 
-    let mut points: BTreeSet<PathBuf> = listed.iter().map(|it| it.instance.mount.clone()).collect();
-    points.extend(dead_mounts(&directory)?);
-    for point in &points {
-        let known = listed.iter().any(|it| it.instance.mount == *point);
-        // A mount that nobody is written down for is somebody's, unless it is dead.
-        let removed = if known { unmount_any_copper(point) } else { unmount_dead(point) };
-        if let Err(error) = removed {
+    let known: BTreeSet<PathBuf> = listed.iter().map(|it| it.instance.mount.clone()).collect();
+    for point in &known {
+        if let Err(error) = unmount_any_copper(point) {
             problems.push(one_line(&error.into()));
             // A second stop has to find it.
-            kept.insert(point);
+            kept.insert(point.clone());
         }
     }
     for it in listed.iter().filter(|it| !kept.contains(&it.instance.mount)) {
@@ -53,6 +49,12 @@ pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
             problems.push(one_line(&error.into()));
         }
     }
+    let strays = remove_strays(&directory, &known, &mut problems)?;
+    let ours = listed.iter().filter(|it| it.instance.mount_point_created);
+    let mut points: BTreeSet<PathBuf> = ours.map(|it| it.instance.mount.clone()).collect();
+    let alive = listed.iter().filter(|it| it.alive).count();
+    let dead = listed.len() - alive + strays.len();
+    points.extend(strays);
     remove_mount_points(&directory, &points);
 
     for problem in &problems {
@@ -61,8 +63,6 @@ pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
     if !problems.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    let alive = listed.iter().filter(|it| it.alive).count();
-    let dead = points.len() - alive;
     match (alive, dead) {
         (0, 0) => print(&format!("nothing was running under {}", directory.display()))?,
         (_, 0) => print(&format!("{alive} ranks stopped"))?,
@@ -78,8 +78,13 @@ fn end_all(listed: &[Listed]) -> Vec<String> {
     ended.into_iter().filter_map(|ended| ended.err().map(|error| one_line(&error.into()))).collect()
 }
 
-/// Copper mounts at `directory` or `directory/<number>` in the mount table.
-fn dead_mounts(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Removes dead views at `directory` or `directory/<number>` that nobody is written down for, and
+/// complains of living ones; the mount points of those removed.
+fn remove_strays(
+    directory: &Path,
+    known: &BTreeSet<PathBuf>,
+    problems: &mut Vec<String>,
+) -> anyhow::Result<Vec<PathBuf>> {
     let Ok(directory) = resolve(directory) else { return Ok(Vec::new()) };
     let table = MountTable::read().context("cannot read the mount table")?;
     let is_rank = |point: &Path| {
@@ -87,8 +92,21 @@ fn dead_mounts(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
         point == directory || (point.parent() == Some(&directory) && number)
     };
-    let copper = table.copper().filter(|mount| is_rank(&mount.point));
-    Ok(copper.map(|mount| mount.point.clone()).collect())
+    let mut removed = Vec::new();
+    for mount in table.copper().filter(|it| is_rank(&it.point) && !known.contains(&it.point)) {
+        match unmount_dead(&mount.point) {
+            Ok(Unmounted::Plain | Unmounted::Lazy) => removed.push(mount.point.clone()),
+            Ok(Unmounted::Gone) => problems.push(format!(
+                "{} is a view ({}) that is alive and not in the register {}: stop it as the user \
+                 and with the COPPER_RUN_DIR that started it",
+                mount.point.display(),
+                mount.id(),
+                Instances::open()?.path().display(),
+            )),
+            Err(error) => problems.push(one_line(&error.into())),
+        }
+    }
+    Ok(removed)
 }
 
 /// Removes the mount points, and the folder that held them, if they are empty: never more.
