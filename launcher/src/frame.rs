@@ -6,16 +6,14 @@
 
 use std::io::{self, Read};
 
+pub(crate) use copper_proto::encoding::Fields;
+pub use copper_proto::encoding::Malformed;
+
 /// The largest type and body together. The largest real frame, a proof with a fabric address of
 /// 256 bytes and a provider's name of 64, takes 396.
 pub const FRAME_BYTES_MAX: usize = 1024;
 
 const LENGTH_BYTES: usize = 2;
-
-/// Something that came from outside and does not have the form that it should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed {0}")]
-pub struct Malformed(pub &'static str);
 
 /// One whole frame, length included.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,59 +164,6 @@ impl FrameWriter {
         let length = u16::try_from(length).expect("checked above");
         self.0[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
         Frame(self.0)
-    }
-}
-
-/// Reads fields off the front of a body.
-pub(crate) struct Fields<'a> {
-    rest: &'a [u8],
-    what: &'static str,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Fields<'a> {
-        Fields { rest: bytes, what }
-    }
-
-    pub(crate) fn malformed(&self) -> Malformed {
-        Malformed(self.what)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed(self.what))?;
-        self.rest = rest;
-        Ok(*taken)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    /// A length of two bytes, at most `length_max`, then the bytes.
-    pub(crate) fn bytes(&mut self, length_max: usize) -> Result<&'a [u8], Malformed> {
-        let length = usize::from(self.u16()?);
-        if length > length_max {
-            return Err(self.malformed());
-        }
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed(self.what))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed()) }
     }
 }
 

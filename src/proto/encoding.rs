@@ -33,54 +33,88 @@ pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Reads fields off the front of a byte string.
-#[derive(Clone, Copy)]
-pub(crate) struct Fields<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a> {
     rest: &'a [u8],
     what: &'static str,
 }
 
 impl<'a> Fields<'a> {
-    pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Fields<'a> {
+    /// The fields of `bytes`; `what` they are is named in errors.
+    pub fn new(bytes: &'a [u8], what: &'static str) -> Fields<'a> {
         Fields { rest: bytes, what }
     }
 
-    pub(crate) fn malformed(&self) -> Malformed {
+    /// The error for a field that makes no sense.
+    pub fn malformed(&self) -> Malformed {
         Malformed(self.what)
     }
 
-    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed(self.what))?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed(self.what))?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
+    /// One byte.
+    ///
+    /// # Errors
+    /// At the end.
+    pub fn u8(&mut self) -> Result<u8, Malformed> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
+    /// Two bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
+    /// Four bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
+    /// Eight bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(crate) fn i64(&mut self) -> Result<i64, Malformed> {
+    /// Eight bytes.
+    ///
+    /// # Errors
+    /// If there are fewer.
+    pub fn i64(&mut self) -> Result<i64, Malformed> {
         self.array().map(i64::from_le_bytes)
     }
 
-    pub(crate) fn bytes(&mut self, len_max: usize) -> Result<&'a [u8], Malformed> {
+    /// A length of two bytes, at most `len_max`, then the bytes.
+    ///
+    /// # Errors
+    /// If it is longer, or they are fewer.
+    pub fn bytes(&mut self, len_max: usize) -> Result<&'a [u8], Malformed> {
         let len = usize::from(self.u16()?);
         if len > len_max {
             return Err(self.malformed());
@@ -88,11 +122,16 @@ impl<'a> Fields<'a> {
         self.take(len)
     }
 
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    /// What has not been read.
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    pub(crate) fn end(&self) -> Result<(), Malformed> {
+    /// That everything has been read.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn end(&self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.malformed()) }
     }
 }
