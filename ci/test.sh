@@ -54,8 +54,12 @@ step cargo fmt --all --check
 step cargo clippy --locked --workspace --all-targets -- -D warnings
 step cargo test --locked --doc --workspace
 step ci/runtimes.sh
+# What an old kernel gives: none of its caches.
+uncached=(env COPPER_TEST_LAUNCH="--no-kernel-cache all")
 if cargo nextest --version >/dev/null 2>&1; then
+    step "${uncached[@]}" cargo nextest run --locked --config-file ci/nextest.toml --test reading --test changes
     step cargo nextest run --locked --workspace --config-file ci/nextest.toml
 else
+    step "${uncached[@]}" cargo test --locked --test reading --test changes
     step cargo test --locked --workspace
 fi

@@ -1,6 +1,7 @@
 //! The command line. Whatever is wrong with it: one line on standard error, exit 2, nothing begun.
 
 mod environment;
+mod kernel_cache;
 mod launch;
 mod logging;
 mod serve;

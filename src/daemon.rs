@@ -72,6 +72,7 @@ pub(crate) struct Plan {
     pub(crate) bind: Option<IpAddr>,
     pub(crate) source: SourceAccess,
     pub(crate) allow_other: bool,
+    pub(crate) features: KernelFeatures,
     pub(crate) fuse_threads: usize,
     pub(crate) spin: Duration,
     pub(crate) ready_timeout: Duration,
@@ -230,7 +231,7 @@ fn start(
 
     let mut settings = FuseSettings::new(&plan.mount);
     settings.options = MountOptions { allow_other: plan.allow_other, ..MountOptions::default() };
-    settings.features = KernelFeatures::all();
+    settings.features = plan.features;
     settings.threads = plan.fuse_threads;
     let view = Arc::new(EngineView::new(inodes, queue));
     let mounted = Arc::new(Mounted::start(view, pending, &settings)?);

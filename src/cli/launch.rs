@@ -13,6 +13,7 @@ use copper_ofi::Net;
 use copper_proto::Rank;
 
 use super::environment::default_memory;
+use super::kernel_cache::KernelCache;
 use super::logging::Level;
 use super::print;
 use super::size::Size;
@@ -66,6 +67,10 @@ pub(super) struct LaunchArguments {
     /// Let other users in, as far as the files' permissions do
     #[arg(long)]
     allow_other: bool,
+
+    /// Do without one of the kernel's caches, or without `all`; may be given several times
+    #[arg(long, value_name = "NAME")]
+    no_kernel_cache: Vec<KernelCache>,
 
     /// How long each engine spins for more work before it sleeps, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
@@ -143,6 +148,9 @@ fn common_arguments(
     common.extend(mounts.iter().flat_map(|mount| flag("--hide", mount)));
     if let Some(fanout) = arguments.fanout {
         common.extend(["--fanout".into(), fanout.to_string().into()]);
+    }
+    for cache in &arguments.no_kernel_cache {
+        common.extend(["--no-kernel-cache".into(), cache.to_string().into()]);
     }
     if arguments.allow_other {
         common.push("--allow-other".into());

@@ -16,6 +16,7 @@ use copper_proto::topology::default_fanout;
 use copper_proto::{Rank, Tree};
 
 use super::environment::{MEMORY_MIN, default_memory};
+use super::kernel_cache::KernelCache;
 use super::logging::{self, Level};
 use super::size::Size;
 use crate::daemon::{self, Plan, SourceAccess};
@@ -91,6 +92,10 @@ pub(super) struct ServeArguments {
     /// Let other users in, as far as the files' permissions do
     #[arg(long)]
     allow_other: bool,
+
+    /// Do without one of the kernel's caches, or without `all`; may be given several times
+    #[arg(long, value_name = "NAME")]
+    no_kernel_cache: Vec<KernelCache>,
 
     /// The file with the job's secret, mode 0600 [default: $COPPER_SECRET]
     #[arg(long, value_name = "FILE")]
@@ -213,6 +218,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         bind,
         source: arguments.source,
         allow_other: arguments.allow_other,
+        features: KernelCache::features(&arguments.no_kernel_cache),
         fuse_threads: arguments.fuse_threads.into(),
         spin: Duration::from_micros(arguments.spin_us.into()),
         ready_timeout: Duration::from_secs(arguments.ready_timeout),

@@ -24,12 +24,36 @@ struct Published<B> {
     touched: Arc<AtomicBool>,
 }
 
-/// A directory's snapshot and the first of the numbers reserved for its entries.
+/// A directory's snapshot and the numbers reserved for its entries.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The snapshot.
     pub directory: Arc<Directory>,
+    /// The number of the first entry; the others follow.
     first: u64,
+    /// Entries that are one file with an earlier entry, and which: they share its number.
+    links: Arc<HashMap<usize, usize>>,
+}
+
+impl Listing {
+    fn new(directory: &Arc<Directory>, first: u64) -> Listing {
+        let mut earliest = HashMap::new();
+        let mut links = HashMap::new();
+        for index in 0..directory.len() {
+            let entry = directory.get(index).and_then(|entry| entry.entry);
+            let Some(identity) = entry.as_ref().and_then(identity) else { continue };
+            let earlier = *earliest.entry(identity).or_insert(index);
+            if earlier != index {
+                links.insert(index, earlier);
+            }
+        }
+        Listing { directory: Arc::clone(directory), first, links: Arc::new(links) }
+    }
+
+    fn number(&self, index: usize) -> InodeNumber {
+        let index = self.links.get(&index).copied().unwrap_or(index);
+        InodeNumber(self.first + index as u64)
+    }
 }
 
 /// One file, directory or link that the kernel knows.
@@ -192,7 +216,7 @@ impl<B: Clone> Inodes<B> {
         }
         let listing = tables.by_number.get(&parent).and_then(|inode| inode.listing());
         match listing {
-            Some(listing) => InodeNumber(listing.first + index as u64),
+            Some(listing) => listing.number(index),
             None => InodeNumber(self.next.fetch_add(1, Ordering::Relaxed)),
         }
     }
@@ -238,18 +262,18 @@ impl<B: Clone> Inodes<B> {
         let listing = directory.listing();
         let reserved = listing.and_then(|listing| {
             let index = listing.directory.find(name)?;
-            Some(listing.first + index as u64)
+            Some(listing.number(index))
         });
-        InodeNumber(reserved.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed)))
+        reserved.unwrap_or_else(|| InodeNumber(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Shows a directory's snapshot. The first one stays as long as the inode does: positions in it
     /// are the kernel's offsets.
     pub(crate) fn list(&self, inode: &Inode<B>, directory: &Arc<Directory>) -> Arc<Directory> {
         let mut listing = write(&inode.listing);
-        let listing = listing.get_or_insert_with(|| Listing {
-            directory: Arc::clone(directory),
-            first: self.next.fetch_add(directory.len() as u64, Ordering::Relaxed),
+        let listing = listing.get_or_insert_with(|| {
+            let first = self.next.fetch_add(directory.len() as u64, Ordering::Relaxed);
+            Listing::new(directory, first)
         });
         Arc::clone(&listing.directory)
     }
@@ -347,6 +371,24 @@ mod tests {
         let found = inodes.found(InodeNumber::ROOT, b"c", &entry(3, 1)).expect("root is held");
         assert_eq!(found.inode, before);
         assert_ne!(found.inode, early.inode);
+    }
+
+    #[test]
+    fn links_to_one_file_are_listed_under_one_number_whichever_is_looked_up_first() {
+        let inodes = Inodes::<Vec<u8>>::default();
+        let mut builder = DirectoryBuilder::default();
+        for (name, inode, links) in [(b"a", 1, 2), (b"b", 2, 1), (b"c", 1, 2)] {
+            builder.push(name, FileKind::Regular, inode, Some(&entry(inode, links)));
+        }
+        let directory = Arc::new(Directory::decode(&builder.finish()).expect("well-formed"));
+        let root = inodes.get(InodeNumber::ROOT).expect("always there");
+        inodes.list(&root, &directory);
+        let listed = [0, 1, 2].map(|index| inodes.number(InodeNumber::ROOT, &directory, index));
+        assert_eq!(listed[0], listed[2]);
+        assert_ne!(listed[0], listed[1]);
+        let last = inodes.found(InodeNumber::ROOT, b"c", &entry(1, 2)).expect("held");
+        let first = inodes.found(InodeNumber::ROOT, b"a", &entry(1, 2)).expect("held");
+        assert_eq!((last.inode, first.inode), (listed[2], listed[0]));
     }
 
     #[test]

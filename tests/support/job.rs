@@ -26,6 +26,10 @@ const STOP_BOUND: Duration = Duration::from_secs(20);
 /// How long guardians and the kernel may take after that.
 const LEFTOVER_BOUND: Duration = Duration::from_secs(5);
 
+/// Further arguments of every launch, so that tests run again in another setting: a list separated
+/// by spaces.
+const LAUNCH_VARIABLE: &str = "COPPER_TEST_LAUNCH";
+
 /// How a job is launched.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -37,14 +41,17 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { memory: "64MiB", arguments: Vec::new(), user: User::Own }
+        let further = std::env::var(LAUNCH_VARIABLE).unwrap_or_default();
+        let arguments = further.split_whitespace().map(OsString::from).collect();
+        Options { memory: "64MiB", arguments, user: User::Own }
     }
 }
 
 impl Options {
     pub(crate) fn with(arguments: &[&str]) -> Options {
-        let arguments = arguments.iter().map(OsString::from).collect();
-        Options { arguments, ..Options::default() }
+        let mut options = Options::default();
+        options.arguments.extend(arguments.iter().map(OsString::from));
+        options
     }
 }
 
