@@ -2,7 +2,7 @@
 //!
 //! A snapshot answers every later look-up in its directory on this node, also of names that do not
 //! exist, for one fetch. It costs the source a listing and, up to
-//! [`DIRECTORY_ATTRIBUTES_MAX`](copper_proto::limits::DIRECTORY_ATTRIBUTES_MAX) entries, an `lstat`
+//! [`DIRECTORY_ATTRIBUTES_MAX`] entries, an `lstat`
 //! for each. So a directory is listed when a second name is looked up in it, not for the first: the
 //! prefix components of a path (`/`, `/home`, `/lustre/project`) are passed through once each. It is
 //! also listed when a name turns out to be absent: only a listing proves that for good.

@@ -5,7 +5,7 @@
 //! [`Store`] trait, which `copper-cache` implements.
 //!
 //! Read in this order: [`key`] (what is asked for), [`topology`] (who is asked), [`wire`] (how),
-//! [`node`] (one rank's part), [`fetch`] (its side as a child), [`serve`] (its side as a parent).
+//! [`node`] (one rank's part), `fetch` (its side as a child), `serve` (its side as a parent).
 
 #![forbid(unsafe_code)]
 
@@ -14,11 +14,14 @@ pub mod directory;
 pub mod encoding;
 pub mod errno;
 mod fetch;
+mod gauges;
 pub mod ids;
+mod input;
 pub mod key;
 pub mod limits;
 mod link;
 pub mod node;
+mod output;
 mod serve;
 pub mod store;
 pub mod tick;

@@ -1,0 +1,43 @@
+//! What a node has counted, and what it has under way.
+
+/// What a node has counted; see docs/OPERATIONS.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounters {
+    /// Pulls begun.
+    pub pulls: u64,
+    /// Bytes of pulls that ended well.
+    pub pulled_bytes: u64,
+    /// Answers whose bytes came inside the message.
+    pub inlined: u64,
+    /// Fetches begun again after a failure.
+    pub retries: u64,
+    /// Pulls whose bytes were not those announced.
+    pub checksum_failures: u64,
+    /// Pulls that ran out of time, whose extents went to quarantine.
+    pub quarantined: u64,
+    /// Waiters answered `ETIMEDOUT`.
+    pub expired: u64,
+    /// Times that a fetch had to wait for an extent.
+    pub starved: u64,
+    /// Blocks fetched ahead of readers.
+    pub fetched_ahead: u64,
+    /// Links closed because of a violation.
+    pub violations: u64,
+}
+
+/// What is under way; see [`Node::gauges`](crate::Node::gauges).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Fetches under way.
+    pub fetches: usize,
+    /// Pulls under way.
+    pub pulls: usize,
+    /// Extents in quarantine.
+    pub quarantined: usize,
+    /// Source jobs under way.
+    pub jobs: usize,
+    /// Leases that children hold.
+    pub leases_given: usize,
+    /// Leases that this node holds.
+    pub leases_held: usize,
+}

@@ -1,0 +1,95 @@
+//! What a node is told.
+
+use crate::attributes::{Entry, Statistics};
+use crate::errno::Errno;
+use crate::fetch::PullFailure;
+use crate::ids::{JobId, LinkId, PullId, Rank, Ticket};
+use crate::key::Key;
+use crate::tick::Tick;
+use crate::wire::Message;
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A local reader wants an object before its deadline.
+    Want {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// What it wants.
+        key: Key,
+        /// When the answer is of no use any more.
+        deadline: Tick,
+    },
+    /// A message came over a link.
+    Received {
+        /// From whom.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// A [`Output::Pull`] or [`Output::Copy`] ended; the checksum has been verified where one was
+    /// given, and is the bytes' own where none was.
+    Pulled {
+        /// Which.
+        pull: PullId,
+        /// The XXH3-64 of the bytes, or why there are none.
+        result: Result<u64, PullFailure>,
+    },
+    /// A [`Output::Source`] ended.
+    Source {
+        /// Which.
+        job: JobId,
+        /// What the source said.
+        result: Result<SourceAnswer, Errno>,
+    },
+    /// A handshake made another rank this node's parent.
+    ParentUp {
+        /// The new link.
+        link: LinkId,
+        /// Who.
+        rank: Rank,
+    },
+    /// A handshake made another rank this node's child.
+    ChildUp {
+        /// The new link.
+        link: LinkId,
+        /// Who.
+        rank: Rank,
+    },
+    /// A link is gone, and with it all that was outstanding on it.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+    },
+    /// No ancestor can be reached.
+    Orphaned,
+    /// Nothing but time.
+    Time,
+}
+
+/// What a source answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceAnswer {
+    /// To [`SourceRequest::Entry`]: it exists.
+    Present(Entry),
+    /// To [`SourceRequest::Entry`]: `ENOENT`.
+    Absent,
+    /// To [`SourceRequest::Directory`]: the encoded snapshot has this many bytes and is held under
+    /// the job's number until it is copied or the job is dropped.
+    Directory(u32),
+    /// To [`SourceRequest::Block`]: the extent is filled; this is the XXH3-64 of its bytes.
+    Block(u64),
+    /// To [`SourceRequest::Statistics`].
+    Statistics(Statistics),
+}
+
+/// When this rank reads the source itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceUse {
+    /// Always: it is the root.
+    Root,
+    /// When no ancestor can be reached.
+    Fallback,
+    /// Never.
+    Never,
+}

@@ -1,0 +1,141 @@
+//! What other ranks say.
+
+use super::{Node, Upstream};
+use crate::errno::Errno;
+use crate::fetch::{Grant, Need, State, Waiter};
+use crate::ids::{LinkId, RequestId};
+use crate::key::What;
+use crate::limits::{EXTENT_BYTES_MAX, PAUSE, REQUEST_BOUND};
+use crate::output::{CopyFrom, Outcome, Output};
+use crate::serve::Violation;
+use crate::store::{Known, Store};
+use crate::tick::Tick;
+use crate::wire::{Message, Reply};
+
+impl Node {
+    pub(super) fn on_message(
+        &mut self,
+        link: LinkId,
+        message: Message,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
+        let result = match message {
+            Message::Ask { request, key, bound_ms, done } => {
+                let taken = self.children.on_done(link, &done, store);
+                let taken = taken.and_then(|()| self.children.on_ask(link, request));
+                taken.map(|()| {
+                    let bound = std::time::Duration::from_millis(bound_ms.into());
+                    let deadline = now + bound.min(REQUEST_BOUND);
+                    self.want(&key, Waiter::Child(link, request), deadline, now, store);
+                })
+            }
+            Message::Done { leases } => self.children.on_done(link, &leases, store),
+            Message::Answer { request, reply } => self.on_reply(link, request, reply, now, store),
+        };
+        if let Err(violation) = result {
+            self.disconnect(link, violation);
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, link: LinkId, violation: Violation) {
+        self.counters.violations += 1;
+        self.outputs.push_back(Output::Disconnect { link, violation });
+    }
+
+    pub(super) fn on_reply(
+        &mut self,
+        link: LinkId,
+        request: RequestId,
+        reply: Reply,
+        now: Tick,
+        store: &mut impl Store,
+    ) -> Result<(), Violation> {
+        let parent = match &mut self.upstream {
+            Upstream::Parent(parent) if parent.link == link => parent,
+            Upstream::Parent(_) | Upstream::Source | Upstream::Lost { .. } => {
+                return Err(Violation::WrongDirection);
+            }
+        };
+        let id = parent.answered(request).ok_or(Violation::NoQuestion)?;
+        let fetch = self.fetches.get_mut(id).expect("a fetch stays while it is asked");
+        let key = fetch.key.clone();
+        // From here on a wrong answer must leave the fetch in a state: the link goes down.
+        self.fetches.set(id, State::Queued);
+        match (key.what, reply) {
+            (What::Entry, Reply::Present(entry)) => {
+                store.put_entry(&key.path, Known::Present(entry.clone()));
+                self.complete(id, Ok(Outcome::Present(entry)), now, store);
+            }
+            (What::Entry, Reply::Absent { keep_ms }) => {
+                let until = keep_until(keep_ms, now);
+                store.put_entry(&key.path, Known::Absent(until));
+                self.complete(id, Ok(Outcome::Absent(until)), now, store);
+            }
+            (What::Statistics, Reply::Statistics(statistics)) => {
+                self.complete(id, Ok(Outcome::Statistics(statistics)), now, store);
+            }
+            (What::Directory | What::Block { .. }, Reply::Inline { len, checksum })
+                if fits(key.what, len) =>
+            {
+                self.counters.inlined += 1;
+                match store.allocate(len) {
+                    Some(into) => {
+                        let pull = self.pulling(id, into, None, now);
+                        let from = CopyFrom::Message;
+                        let checksum = Some(checksum);
+                        self.outputs.push_back(Output::Copy { pull, key, from, into, checksum });
+                    }
+                    None if !store.can_hold(len) => {
+                        self.complete(id, Err(Errno::EFBIG), now, store);
+                    }
+                    None => {
+                        self.counters.starved += 1;
+                        self.fetches.set(id, State::Paused { until: now + PAUSE });
+                    }
+                }
+            }
+            (
+                What::Directory | What::Block { .. },
+                Reply::Grant { lease, offset, len, checksum },
+            ) => {
+                let Upstream::Parent(parent) = &mut self.upstream else {
+                    unreachable!("the parent has just been looked up")
+                };
+                parent.lease_opened();
+                if !fits(key.what, len) {
+                    return Err(Violation::WrongAnswer);
+                }
+                let grant = Grant { link, lease, offset, len, checksum };
+                self.fetches.set(id, State::Starved(Need::Pull(grant)));
+            }
+            (_, Reply::Failed(errno)) => self.complete(id, Err(errno), now, store),
+            (
+                What::Entry | What::Directory | What::Block { .. } | What::Statistics,
+                Reply::Present(_)
+                | Reply::Absent { .. }
+                | Reply::Statistics(_)
+                | Reply::Inline { .. }
+                | Reply::Grant { .. },
+            ) => return Err(Violation::WrongAnswer),
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object of this kind can have this many bytes.
+fn fits(what: What, len: u32) -> bool {
+    match what {
+        What::Directory => len > 0 && len <= EXTENT_BYTES_MAX,
+        What::Block { index, generation } => len == index.len(generation.size),
+        What::Entry | What::Statistics => false,
+    }
+}
+
+fn keep_until(keep_ms: u32, now: Tick) -> Tick {
+    if keep_ms == u32::MAX {
+        Tick::NEVER
+    } else {
+        now + std::time::Duration::from_millis(keep_ms.into())
+    }
+}

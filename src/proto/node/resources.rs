@@ -1,0 +1,196 @@
+//! What is given out in order: time, extents, credits, source jobs.
+
+use super::{Node, Upstream, known};
+use crate::errno::Errno;
+use crate::fetch::{Due, FetchId, Grant, Need, State};
+use crate::ids::JobId;
+use crate::key::{Key, What};
+use crate::limits::{PAUSE, REQUEST_BOUND, SOURCE_JOBS_MAX};
+use crate::link::bound_ms;
+use crate::output::{CopyFrom, Output, SourceRequest};
+use crate::store::{Extent, Store};
+use crate::tick::Tick;
+use crate::wire::Message;
+
+impl Node {
+    pub(super) fn on_time(&mut self, now: Tick, store: &mut impl Store) {
+        while let Some(Due { id, expired, state_over }) = self.fetches.due(now) {
+            for waiter in expired {
+                self.counters.expired += 1;
+                self.answer(waiter, Err(Errno::ETIMEDOUT), now, store);
+            }
+            if !state_over {
+                continue;
+            }
+            let fetch = self.fetches.get_mut(id).expect("it has just been due");
+            match fetch.state {
+                State::Pulling { pull, extent, lease, .. } => {
+                    self.pulls.remove(&pull);
+                    self.quarantine.insert(pull, extent);
+                    self.counters.quarantined += 1;
+                    self.close_lease(lease, now);
+                    self.retry(id, State::Queued, Errno::EIO, now, store);
+                }
+                State::Paused { .. } => self.fetches.set(id, State::Queued),
+                State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => {}
+            }
+        }
+    }
+
+    /// Gives extents to those that wait for one, in order.
+    pub(super) fn feed_starved(&mut self, now: Tick, store: &mut impl Store) {
+        self.retry_starved = None;
+        while let Some(&id) = self.fetches.starved.front() {
+            let fetch = self.fetches.get_mut(id);
+            let Some((need, what)) = fetch.and_then(|fetch| match fetch.state {
+                State::Starved(need) => Some((need, fetch.key.what)),
+                State::Queued
+                | State::Asked
+                | State::Pulling { .. }
+                | State::Reading { .. }
+                | State::Paused { .. } => None,
+            }) else {
+                self.fetches.starved.pop_front();
+                continue;
+            };
+            let len = match (need, what) {
+                (Need::Pull(grant), _) => grant.len,
+                (Need::Fill(_, len), _) => len,
+                (Need::Read, What::Block { index, generation }) => index.len(generation.size),
+                (Need::Read, What::Entry | What::Directory | What::Statistics) => {
+                    unreachable!("only blocks are read into an extent")
+                }
+            };
+            let wanted = self.fetches.get_mut(id).is_some_and(|fetch| fetch.has_waiters());
+            let Some(into) = store.allocate(len) else {
+                if !store.can_hold(len) {
+                    self.abandon(id, need, Errno::EFBIG, now, store);
+                    continue;
+                }
+                if !wanted {
+                    // Whoever waits behind it shall not.
+                    self.abandon(id, need, Errno::ENOMEM, now, store);
+                    continue;
+                }
+                self.counters.starved += 1;
+                self.retry_starved = Some(now + PAUSE);
+                return;
+            };
+            self.fetches.starved.pop_front();
+            self.fill(id, need, into, now);
+        }
+    }
+
+    /// Ends a fetch that gets no extent.
+    pub(super) fn abandon(
+        &mut self,
+        id: FetchId,
+        need: Need,
+        errno: Errno,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
+        match need {
+            Need::Pull(grant) => self.close_lease(Some((grant.link, grant.lease)), now),
+            Need::Fill(job, _) => self.outputs.push_back(Output::DropListing(job)),
+            Need::Read => {}
+        }
+        self.complete(id, Err(errno), now, store);
+    }
+
+    pub(super) fn key_of(&mut self, id: FetchId) -> Key {
+        self.fetches.get_mut(id).expect("the caller has looked it up").key.clone()
+    }
+
+    pub(super) fn fill(&mut self, id: FetchId, need: Need, into: Extent, now: Tick) {
+        match need {
+            Need::Pull(grant) => {
+                let pull = self.pulling(id, into, Some((grant.link, grant.lease)), now);
+                self.counters.pulls += 1;
+                let Grant { link, offset, checksum, .. } = grant;
+                let key = self.key_of(id);
+                self.outputs.push_back(Output::Pull { pull, key, link, offset, into, checksum });
+            }
+            Need::Fill(job, _) => {
+                let pull = self.pulling(id, into, None, now);
+                let (key, from) = (self.key_of(id), CopyFrom::Listing(job));
+                self.outputs.push_back(Output::Copy { pull, key, from, into, checksum: None });
+            }
+            Need::Read => self.read_source(id, Some(into)),
+        }
+    }
+
+    pub(super) fn read_source(&mut self, id: FetchId, extent: Option<Extent>) {
+        let job = JobId(self.next_job);
+        self.next_job = self.next_job.wrapping_add(1);
+        self.jobs.insert(job, id);
+        let key = self.key_of(id);
+        self.fetches.set(id, State::Reading { extent });
+        let request = match (key.what, extent) {
+            (What::Block { .. }, Some(extent)) => SourceRequest::Block(extent),
+            (What::Entry, None) => SourceRequest::Entry,
+            (What::Directory, None) => SourceRequest::Directory,
+            (What::Statistics, None) => SourceRequest::Statistics,
+            (What::Block { .. }, None)
+            | (What::Entry | What::Directory | What::Statistics, Some(_)) => {
+                unreachable!("blocks, and only blocks, are read into an extent")
+            }
+        };
+        self.outputs.push_back(Output::Source { job, key, request });
+    }
+
+    /// Starts fetches as long as the upstream takes them.
+    pub(super) fn start_queued(&mut self, now: Tick, store: &mut impl Store) {
+        let orphan = self.is_orphan(now);
+        while let Some(id) = self.fetches.next_queued() {
+            let fetch = self.fetches.get_mut(id).expect("next_queued names existing fetches");
+            let key = fetch.key.clone();
+            let deadline = fetch.deadline().unwrap_or(now + REQUEST_BOUND);
+            if let Some(outcome) = known(&key, now, store) {
+                self.complete(id, Ok(outcome), now, store);
+                if self.outputs.is_empty() {
+                    continue;
+                }
+                // An output may name an extent: nothing is allocated before it is applied.
+                return;
+            }
+            match &mut self.upstream {
+                Upstream::Lost { .. } if orphan || !fetch.has_waiters() => {
+                    self.complete(id, Err(Errno::EIO), now, store);
+                }
+                Upstream::Lost { .. } => return,
+                Upstream::Source if self.jobs.len() >= SOURCE_JOBS_MAX => return,
+                Upstream::Source => match key.what {
+                    What::Block { .. } => {
+                        // The extent comes first; it is given out in order, by the next poll.
+                        self.fetches.set(id, State::Starved(Need::Read));
+                        self.feed_starved(now, store);
+                    }
+                    What::Entry | What::Directory | What::Statistics => self.read_source(id, None),
+                },
+                Upstream::Parent(parent) if parent.has_credit() => {
+                    let request = parent.ask(id);
+                    let (link, done) = (parent.link, parent.take_done());
+                    self.fetches.set(id, State::Asked);
+                    let bound_ms = bound_ms(deadline.since(now));
+                    let message = Message::Ask { request, key, bound_ms, done };
+                    self.outputs.push_back(Output::Send { link, message, payload: None });
+                }
+                Upstream::Parent(_) => return,
+            }
+        }
+    }
+
+    /// Reports leases that are done when no question takes the report along: when it has waited
+    /// long enough, or at once when credits are what the queue waits for.
+    pub(super) fn report_done(&mut self, now: Tick) {
+        let waiting = self.fetches.next_queued().is_some();
+        let Upstream::Parent(parent) = &mut self.upstream else { return };
+        let due = parent.done_due().is_some_and(|due| due <= now);
+        if parent.has_done() && (due || waiting) {
+            let (link, leases) = (parent.link, parent.take_done());
+            let message = Message::Done { leases };
+            self.outputs.push_back(Output::Send { link, message, payload: None });
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Bytes that have come, from a parent or from the source.
+
+use super::{Node, Upstream};
+use crate::errno::Errno;
+use crate::fetch::{FetchId, Need, PullFailure, State};
+use crate::ids::{JobId, LeaseId, LinkId, PullId};
+use crate::input::SourceAnswer;
+use crate::limits::{ABSENT_BOUND, EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
+use crate::output::{Outcome, Output};
+use crate::store::{Extent, Held, Known, Store};
+use crate::tick::Tick;
+
+impl Node {
+    pub(super) fn pulling(
+        &mut self,
+        id: FetchId,
+        extent: Extent,
+        lease: Option<(LinkId, LeaseId)>,
+        now: Tick,
+    ) -> PullId {
+        let pull = PullId(self.next_pull);
+        self.next_pull = self.next_pull.wrapping_add(1);
+        self.pulls.insert(pull, id);
+        self.fetches.set(id, State::Pulling { pull, extent, lease, until: now + PULL_BOUND });
+        pull
+    }
+
+    /// Gives a lease back, unless its link is gone.
+    pub(super) fn close_lease(&mut self, lease: Option<(LinkId, LeaseId)>, now: Tick) {
+        if let (Some((link, lease)), Upstream::Parent(parent)) = (lease, &mut self.upstream)
+            && parent.link == link
+        {
+            parent.lease_done(lease, now);
+        }
+    }
+
+    pub(super) fn on_pulled(
+        &mut self,
+        pull: PullId,
+        result: Result<u64, PullFailure>,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
+        if let Some(extent) = self.quarantine.remove(&pull) {
+            store.release(extent);
+            return;
+        }
+        let id = self.pulls.remove(&pull).expect("every pull ends once");
+        let fetch = self.fetches.get_mut(id).expect("a fetch stays while it is pulled");
+        let State::Pulling { extent, lease, .. } = fetch.state else {
+            unreachable!("{:?} is not being pulled", fetch.state)
+        };
+        let key = fetch.key.clone();
+        self.close_lease(lease, now);
+        match result {
+            Ok(checksum) => {
+                if lease.is_some() {
+                    self.counters.pulled_bytes += u64::from(extent.len);
+                }
+                let held = Held { extent, checksum };
+                store.publish(&key, held);
+                self.complete(id, Ok(Outcome::Object(held)), now, store);
+            }
+            Err(failure) => {
+                store.release(extent);
+                if failure == PullFailure::Checksum {
+                    self.counters.checksum_failures += 1;
+                }
+                let paused = State::Paused { until: now + PAUSE };
+                self.retry(id, paused, failure.errno(), now, store);
+            }
+        }
+    }
+
+    pub(super) fn on_source(
+        &mut self,
+        job: JobId,
+        result: Result<SourceAnswer, Errno>,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
+        let id = self.jobs.remove(&job).expect("every job ends once");
+        let fetch = self.fetches.get_mut(id).expect("a fetch stays while the source reads");
+        let State::Reading { extent } = fetch.state else {
+            unreachable!("{:?} is not being read", fetch.state)
+        };
+        let key = fetch.key.clone();
+        match (result, extent) {
+            (Ok(SourceAnswer::Present(entry)), None) => {
+                store.put_entry(&key.path, Known::Present(entry.clone()));
+                self.complete(id, Ok(Outcome::Present(entry)), now, store);
+            }
+            (Ok(SourceAnswer::Absent), None) => {
+                let until = now + ABSENT_BOUND;
+                store.put_entry(&key.path, Known::Absent(until));
+                self.complete(id, Ok(Outcome::Absent(until)), now, store);
+            }
+            (Ok(SourceAnswer::Statistics(statistics)), None) => {
+                self.complete(id, Ok(Outcome::Statistics(statistics)), now, store);
+            }
+            (Ok(SourceAnswer::Directory(len)), None) if len <= EXTENT_BYTES_MAX => {
+                self.fetches.set(id, State::Starved(Need::Fill(job, len)));
+            }
+            (Ok(SourceAnswer::Directory(_)), None) => {
+                self.outputs.push_back(Output::DropListing(job));
+                self.complete(id, Err(Errno::EFBIG), now, store);
+            }
+            (Ok(SourceAnswer::Block(checksum)), Some(extent)) => {
+                let held = Held { extent, checksum };
+                store.publish(&key, held);
+                self.complete(id, Ok(Outcome::Object(held)), now, store);
+            }
+            (Err(errno), extent) => {
+                if let Some(extent) = extent {
+                    store.release(extent);
+                }
+                self.complete(id, Err(errno), now, store);
+            }
+            (Ok(answer), extent) => {
+                unreachable!("the source answered {answer:?} for {key:?} into {extent:?}")
+            }
+        }
+    }
+}

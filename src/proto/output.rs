@@ -1,0 +1,112 @@
+//! What a node wants done.
+
+use crate::attributes::{Entry, Statistics};
+use crate::errno::Errno;
+use crate::ids::{JobId, LinkId, PullId, Ticket};
+use crate::key::Key;
+use crate::serve::Violation;
+use crate::store::{Extent, Held};
+use crate::tick::Tick;
+use crate::wire::Message;
+
+/// What is asked of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceRequest {
+    /// `lstat`, and `readlink` of a link.
+    Entry,
+    /// A snapshot.
+    Directory,
+    /// One block, if the file is still of the key's generation; else `ESTALE`.
+    Block(Extent),
+    /// `statfs`.
+    Statistics,
+}
+
+/// Where bytes are copied from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFrom {
+    /// The payload of the message that was handled last.
+    Message,
+    /// The listing held under this job.
+    Listing(JobId),
+}
+
+/// The answer to a local reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// To [`What::Entry`].
+    Present(Entry),
+    /// To [`What::Entry`]: it does not exist, which may be repeated until then.
+    Absent(Tick),
+    /// To [`What::Directory`] and [`What::Block`]: here are the bytes.
+    Object(Held),
+    /// To [`What::Statistics`].
+    Statistics(Statistics),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a message, with the bytes of `payload` behind it.
+    Send {
+        /// To whom.
+        link: LinkId,
+        /// What.
+        message: Message,
+        /// The payload of a [`Reply::Inline`].
+        payload: Option<Extent>,
+    },
+    /// Read from the parent's arena, verify, and report as [`Input::Pulled`].
+    Pull {
+        /// To be given back.
+        pull: PullId,
+        /// Of which object.
+        key: Key,
+        /// Whose arena.
+        link: LinkId,
+        /// Where there, in bytes.
+        offset: u64,
+        /// Where to, and how many bytes.
+        into: Extent,
+        /// What they must add up to.
+        checksum: u64,
+    },
+    /// Copy, verify, and report as [`Input::Pulled`] at once.
+    Copy {
+        /// To be given back.
+        pull: PullId,
+        /// Of which object.
+        key: Key,
+        /// Where from.
+        from: CopyFrom,
+        /// Where to, and how many bytes.
+        into: Extent,
+        /// What they must add up to, if that is known.
+        checksum: Option<u64>,
+    },
+    /// Read the source and report as [`Input::Source`].
+    Source {
+        /// To be given back.
+        job: JobId,
+        /// Of what.
+        key: Key,
+        /// What.
+        request: SourceRequest,
+    },
+    /// Answer a local reader.
+    Answer {
+        /// Which.
+        ticket: Ticket,
+        /// With what.
+        result: Result<Outcome, Errno>,
+    },
+    /// A link broke the protocol: close it and report [`Input::LinkDown`].
+    Disconnect {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        violation: Violation,
+    },
+    /// A listing that was read is not wanted any more.
+    DropListing(JobId),
+}
