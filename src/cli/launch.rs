@@ -32,7 +32,7 @@ pub(super) struct LaunchArguments {
     #[arg(long, short = 'v', value_name = "DIR")]
     mount: Option<PathBuf>,
 
-    /// Logs go to DIR/<job> [default: ~/copper-logs]
+    /// Logs go to DIR/JOB [default: ~/copper-logs]
     #[arg(long, short = 'd', value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
