@@ -5,6 +5,8 @@ use crate::errno::Errno;
 use crate::fetch::PullFailure;
 use crate::ids::{JobId, LinkId, PullId, Rank, Ticket};
 use crate::key::Key;
+#[cfg(doc)]
+use crate::output::{Output, SourceRequest};
 use crate::tick::Tick;
 use crate::wire::Message;
 

@@ -3,11 +3,17 @@
 use crate::attributes::{Entry, Statistics};
 use crate::errno::Errno;
 use crate::ids::{JobId, LinkId, PullId, Ticket};
+#[cfg(doc)]
+use crate::input::Input;
 use crate::key::Key;
+#[cfg(doc)]
+use crate::key::What;
 use crate::serve::Violation;
 use crate::store::{Extent, Held};
 use crate::tick::Tick;
 use crate::wire::Message;
+#[cfg(doc)]
+use crate::wire::Reply;
 
 /// What is asked of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
