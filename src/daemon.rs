@@ -58,7 +58,6 @@ pub(crate) enum SourceAccess {
 pub(crate) struct Plan {
     pub(crate) rank: Rank,
     pub(crate) tree: Tree,
-    pub(crate) fanout: u32,
     pub(crate) peers: Peers,
     pub(crate) listener: TcpListener,
     pub(crate) secret: Secret,

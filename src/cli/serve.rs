@@ -204,7 +204,6 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
     Ok(Plan {
         rank,
         tree,
-        fanout: fanout.get(),
         peers,
         listener,
         secret,

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
             problems.push(one_line(&error.into()));
         }
     }
-    let strays = remove_strays(&directory, &known, &mut problems)?;
+    let strays = remove_strays(&instances, &directory, &known, &mut problems)?;
     let ours = listed.iter().filter(|it| it.instance.mount_point_created);
     let mut points: BTreeSet<PathBuf> = ours.map(|it| it.instance.mount.clone()).collect();
     let alive = listed.iter().filter(|it| it.alive).count();
@@ -81,6 +81,7 @@ fn end_all(listed: &[Listed]) -> Vec<String> {
 /// Removes dead views at `directory` or `directory/<number>` that nobody is written down for, and
 /// complains of living ones; the mount points of those removed.
 fn remove_strays(
+    instances: &Instances,
     directory: &Path,
     known: &BTreeSet<PathBuf>,
     problems: &mut Vec<String>,
@@ -101,7 +102,7 @@ fn remove_strays(
                  and with the COPPER_RUN_DIR that started it",
                 mount.point.display(),
                 mount.id(),
-                Instances::open()?.path().display(),
+                instances.path().display(),
             )),
             Err(error) => problems.push(one_line(&error.into())),
         }

@@ -23,6 +23,7 @@ pub(super) struct Reporter {
     pub(super) engine: Arc<Counters>,
     pub(super) source: Arc<SourceCounters>,
     fanout: u32,
+    is_root: bool,
     source_access: &'static str,
     started: Instant,
     state: Mutex<&'static str>,
@@ -40,7 +41,8 @@ impl Reporter {
             job: plan.job.clone(),
             engine: Arc::default(),
             source: Arc::default(),
-            fanout: plan.fanout,
+            fanout: plan.tree.fanout(),
+            is_root: plan.tree.root() == plan.rank,
             source_access: match plan.source {
                 super::SourceAccess::Direct => "direct",
                 super::SourceAccess::None => "none",
@@ -101,7 +103,7 @@ impl Reporter {
         let reads_source = get(&self.engine.reads_source) == 1;
         match state {
             "ready" if !has_parent && !reads_source => "orphan",
-            "ready" if !has_parent && self.rank.0 != 0 => "degraded",
+            "ready" if !has_parent && !self.is_root => "degraded",
             state => state,
         }
     }

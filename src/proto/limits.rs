@@ -45,8 +45,8 @@ pub const RECEIVES_PER_CHILD: u32 = 2 * CREDITS;
 /// types, and attributes are asked for one by one.
 pub const DIRECTORY_ATTRIBUTES_MAX: usize = 4096;
 
-/// Different names looked up in a directory before it is fetched whole: one, so that the prefix
-/// components of a path (`/`, `/home`) are not listed for a single name.
+/// Look-ups in a directory that the kernel cannot answer before it is fetched whole: one, so that the
+/// prefix components of a path (`/`, `/home`) are not listed for a single name.
 pub const LOOKUPS_BEFORE_LISTING: u32 = 1;
 
 /// A file up to this size is fetched whole on first touch (`-M`), in bytes.

@@ -39,6 +39,11 @@ impl Tree {
         self.size.get()
     }
 
+    /// The most children that a rank has.
+    pub fn fanout(&self) -> u32 {
+        self.fanout.get()
+    }
+
     /// The rank that reads the source.
     pub fn root(&self) -> Rank {
         self.rank_at(0)

@@ -1,28 +1,13 @@
-//! SplitMix64: a whole run from one printed number.
+//! What a simulation draws: a whole run from one printed number.
 
 use std::time::Duration;
 
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+#[path = "../support/split_mix.rs"]
+mod split_mix;
+
+pub(crate) use split_mix::Random;
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     /// True once in `in_all`.
     pub(crate) fn once_in(&mut self, in_all: u64) -> bool {
         self.below(in_all) == 0

@@ -42,8 +42,8 @@ impl Node {
         self.retry_starved = None;
         while let Some(&id) = self.fetches.starved.front() {
             let fetch = self.fetches.get_mut(id);
-            let Some((need, what)) = fetch.and_then(|fetch| match fetch.state {
-                State::Starved(need) => Some((need, fetch.key.what)),
+            let Some((need, what, wanted)) = fetch.and_then(|fetch| match fetch.state {
+                State::Starved(need) => Some((need, fetch.key.what, fetch.has_waiters())),
                 State::Queued
                 | State::Asked
                 | State::Pulling { .. }
@@ -61,7 +61,6 @@ impl Node {
                     unreachable!("only blocks are read into an extent")
                 }
             };
-            let wanted = self.fetches.get_mut(id).is_some_and(|fetch| fetch.has_waiters());
             let Some(into) = store.allocate(len) else {
                 if !store.can_hold(len) {
                     self.abandon(id, need, Errno::EFBIG, now, store);
@@ -162,7 +161,7 @@ impl Node {
                 Upstream::Source if self.jobs.len() >= SOURCE_JOBS_MAX => return,
                 Upstream::Source => match key.what {
                     What::Block { .. } => {
-                        // The extent comes first; it is given out in order, by the next poll.
+                        // The extent comes first; extents are given out in order.
                         self.fetches.set(id, State::Starved(Need::Read));
                         self.feed_starved(now, store);
                     }
