@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,8 @@ impl EngineThread {
                 {
                     tracing::warn!(%error, "the fabric is polled: it cannot be waited for");
                 }
-                let mut engine = Engine::new(settings, fabric, source, tick(origin));
-                turn_until(&stop, &mut engine, &controls, &queue, &sleeper, spin, origin);
+                let mut engine = Engine::new(settings, controls, fabric, source, tick(origin));
+                turn_until(&stop, &mut engine, &queue, &sleeper, spin, origin);
                 engine.end();
             }
         };
@@ -109,7 +109,6 @@ fn tick(origin: Instant) -> Tick {
 fn turn_until(
     stop: &AtomicBool,
     engine: &mut RankEngine,
-    controls: &Receiver<Control>,
     queue: &Queue,
     sleeper: &Sleeper,
     spin: Duration,
@@ -118,9 +117,7 @@ fn turn_until(
     let mut busy_until = Instant::now();
     // Acquire: pairs with the Release in stop.
     while !stop.load(Ordering::Acquire) {
-        let mut worked = take_controls(engine, controls);
-        worked |= engine.turn(tick(origin));
-        if worked {
+        if engine.turn(tick(origin)) {
             busy_until = Instant::now() + spin;
             continue;
         }
@@ -132,23 +129,10 @@ fn turn_until(
             continue;
         }
         // What was put elsewhere before the flag was set is looked at once more.
-        let late = take_controls(engine, controls) | engine.turn(tick(origin));
+        let late = engine.turn(tick(origin));
         if !late && !stop.load(Ordering::Acquire) && engine.fabric().may_block() {
             sleeper.sleep(engine.next_due().since(tick(origin)));
         }
         queue.awake();
-    }
-}
-
-fn take_controls(engine: &mut RankEngine, controls: &Receiver<Control>) -> bool {
-    let mut worked = false;
-    loop {
-        match controls.try_recv() {
-            Ok(control) => {
-                worked = true;
-                engine.control(control);
-            }
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return worked,
-        }
     }
 }

@@ -5,6 +5,7 @@ mod answering;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use copper_cache::Cache;
 use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
@@ -80,6 +81,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     queue: Arc<Queue>,
     answers: Arc<dyn Answers<M::Filled>>,
     counters: Arc<Counters>,
+    controls: Receiver<Control>,
     questions: Questions<M::Filled>,
     links: HashMap<LinkId, Link<F::Peer>>,
     tokens: HashMap<u64, LinkId>,
@@ -93,8 +95,15 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
 }
 
 impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
-    /// An engine without links, at `now`.
-    pub fn new(settings: Settings<M>, fabric: F, source: S, now: Tick) -> Engine<M, F, S> {
+    /// An engine without links, at `now`. The news of a link come through `controls` before the
+    /// other side can send anything over it; whoever puts some there wakes the queue.
+    pub fn new(
+        settings: Settings<M>,
+        controls: Receiver<Control>,
+        fabric: F,
+        source: S,
+        now: Tick,
+    ) -> Engine<M, F, S> {
         let engine = Engine {
             node: Node::new(settings.source_use, now),
             cache: Cache::new(settings.arena_bytes),
@@ -106,6 +115,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             queue: settings.queue,
             answers: settings.answers,
             counters: settings.counters,
+            controls,
             questions: Questions::default(),
             links: HashMap::new(),
             tokens: HashMap::new(),
@@ -157,8 +167,17 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         &self.fabric
     }
 
-    /// A link came or went.
-    pub fn control(&mut self, control: Control) {
+    /// Takes the news of links.
+    fn take_controls(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok(control) = self.controls.try_recv() {
+            worked = true;
+            self.control(control);
+        }
+        worked
+    }
+
+    fn control(&mut self, control: Control) {
         match control {
             Control::LinkUp { link, rank, role, address, send_token, receive_token } => {
                 let peer = match self.fabric.connect(&address) {
@@ -182,7 +201,6 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Control::Orphaned => self.inputs.push_back(Input::Orphaned),
         }
         self.work();
-        self.publish_counters();
     }
 
     /// The engine ends: whatever is still open is answered `EIO`.
@@ -225,6 +243,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         if failures > 0 {
             debug!(failures, "messages were not delivered; their links will be found lost");
         }
+        // After the messages were taken and before they are looked at: the news of the link that a
+        // message came over are then known, or it would be dropped as nobody's.
+        let news = self.take_controls();
         for (pull, into, arrived) in reads {
             self.on_read(pull, into, arrived);
             self.work();
@@ -232,7 +253,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         for bytes in messages {
             self.on_message(&bytes);
         }
-        count > 0
+        news || count > 0
     }
 
     fn on_message(&mut self, bytes: &[u8]) {
