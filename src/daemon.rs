@@ -12,6 +12,7 @@ mod report;
 mod signals;
 
 use std::net::{IpAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ pub(crate) struct Plan {
     pub(crate) bind: Option<IpAddr>,
     pub(crate) source: SourceAccess,
     pub(crate) allow_other: bool,
+    pub(crate) rewrite_links: bool,
     pub(crate) features: KernelFeatures,
     pub(crate) fuse_threads: usize,
     pub(crate) spin: Duration,
@@ -186,7 +188,11 @@ fn start(
 
     let sleeper = Sleeper::new().context("cannot make the engine's descriptors")?;
     let queue = Arc::new(Queue::new(Box::new(sleeper.bell())));
-    let inodes = Arc::new(Inodes::<Filled>::default());
+    let mut inodes = Inodes::<Filled>::default();
+    if plan.rewrite_links {
+        inodes = inodes.with_links_below(plan.mount.as_os_str().as_bytes());
+    }
+    let inodes = Arc::new(inodes);
     let pending = Pending::new(copper_fuse::pending::DEADLINE);
     let engine_settings = EngineSettings {
         source_use: source_use(&plan),

@@ -35,6 +35,10 @@ pub(crate) struct SourceCounters {
     pub(crate) stats: AtomicU64,
     /// Directories listed.
     pub(crate) listings: AtomicU64,
+    /// Lists of extended attributes read.
+    pub(crate) extended_attributes: AtomicU64,
+    /// Files searched for holes.
+    pub(crate) data_ranges: AtomicU64,
     /// Requests that the allowed roots refuse, or that a rank without a source got.
     pub(crate) refused: AtomicU64,
 }
@@ -190,7 +194,17 @@ fn perform<F: AsRef<[u8]> + AsMut<[u8]>>(
             Some(entry) => Ok(SourceReply::Present(entry)),
             None => Ok(SourceReply::Absent),
         },
-        (SourceWork::Directory, _) => file_system.directory(&key.path).map(SourceReply::Directory),
+        (SourceWork::Encoded, What::Directory) => {
+            file_system.directory(&key.path).map(SourceReply::Encoded)
+        }
+        (SourceWork::Encoded, What::ExtendedAttributes) => {
+            let attributes = file_system.extended_attributes(&key.path)?;
+            Ok(SourceReply::Encoded(attributes.encode()))
+        }
+        (SourceWork::Encoded, What::DataRanges { generation }) => {
+            let ranges = file_system.data_ranges(&key.path, generation)?;
+            Ok(SourceReply::Encoded(ranges.encode()))
+        }
         (SourceWork::Statistics, _) => {
             file_system.statistics(&key.path).map(SourceReply::Statistics)
         }
@@ -199,8 +213,8 @@ fn perform<F: AsRef<[u8]> + AsMut<[u8]>>(
             let checksum = xxh3_64(extent.as_ref());
             Ok(SourceReply::Block(extent, checksum))
         }
-        (SourceWork::Block(_), What::Entry | What::Directory | What::Statistics) => {
-            unreachable!("only blocks come with an extent")
+        (SourceWork::Block(_) | SourceWork::Encoded, _) => {
+            unreachable!("the protocol asks for each object as what it is")
         }
     }
 }

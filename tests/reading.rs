@@ -504,3 +504,123 @@ fn everything_that_would_change_a_view_is_answered_erofs() {
         assert_eq!(without_access(attributes(&path)), without_access(attributes_before));
     }
 }
+
+/// Where data and holes follow each other in a file, as `lseek` finds them.
+fn runs(path: &Path) -> Vec<u64> {
+    use rustix::fs::{SeekFrom, seek};
+    let file = File::open(path).expect("it opens");
+    let mut runs = vec![0];
+    while let Ok(data) = seek(&file, SeekFrom::Data(*runs.last().expect("never empty"))) {
+        runs.push(data);
+        runs.push(seek(&file, SeekFrom::Hole(data)).expect("a run of data ends"));
+    }
+    runs
+}
+
+#[test]
+fn data_and_holes_are_where_the_source_has_them() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let page = [7_u8; PAGE];
+    let files = [
+        tree.sparse("some", 2 * BLOCK + 100, &[(0, &page), (BLOCK, &page), (2 * BLOCK, b"end")]),
+        tree.sparse("only a hole", 3 * BLOCK, &[]),
+        tree.sparse("large", 3_u64 << 30, &[(1_u64 << 30, &page)]),
+        tree.file("dense", 100_000),
+        tree.file("empty", 0),
+    ];
+    let most: Vec<_> = (0..500).map(|index| (index * 4 * PAGE as u64, &page[..])).collect();
+    let many = tree.sparse("many", 3000 * PAGE as u64, &most);
+    let job = Job::launch(&scratch, 3);
+    for rank in 0..job.ranks() {
+        for file in files.iter().chain([&many]) {
+            let (shown, file) = (job.view(rank, file), file.clone());
+            within(BOUND, "holes", move || assert_eq!(runs(&shown), runs(&file)));
+        }
+    }
+    let status = job.status();
+    assert_eq!(status.counter(0, "source.data_ranges"), 4, "each sparse file once, by the root");
+    assert_eq!(status.counter(2, "source.data_ranges"), 0);
+}
+
+#[test]
+fn extended_attributes_are_the_source_s() {
+    use rustix::fs as sys;
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let (file, plain) = (tree.file("file", 10), tree.file("plain", 10));
+    tree.directory("directory");
+    tree.link("link", "file");
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        let set = sys::setxattr(path, name, value, sys::XattrFlags::empty());
+        set.expect("the tests' file system has user attributes");
+    };
+    let long = vec![b'x'; 60_000];
+    let long = if sys::setxattr(&file, "user.long", &long, sys::XattrFlags::empty()).is_ok() {
+        long
+    } else {
+        // ext4 keeps an inode's attributes in one block.
+        vec![b'x'; 2_000]
+    };
+    set(&file, "user.long", &long);
+    set(&file, "user.empty", b"");
+    set(&tree.path("directory"), "user.of a directory", b"\0\xff");
+    let answers = |path: &Path| {
+        let mut space = vec![0; 1 << 16];
+        let mut answers = Vec::new();
+        let listed = sys::llistxattr(path, &mut space[..]);
+        answers.push(listed.map(|len| space[..len].to_vec()));
+        for name in ["user.long", "user.empty", "user.of a directory", "user.none", "security.none"]
+        {
+            let got = sys::lgetxattr(path, name, &mut space[..]);
+            answers.push(got.map(|len| space[..len].to_vec()));
+            let got = sys::getxattr(path, name, &mut space[..1]);
+            answers.push(got.map(|len| space[..len].to_vec()));
+        }
+        answers.push(sys::getxattr(path, "no namespace", &mut space[..]).map(|_| Vec::new()));
+        answers
+    };
+    let job = Job::launch(&scratch, 3);
+    for rank in 0..job.ranks() {
+        for path in [&file, &plain, &tree.path("directory"), &tree.path("link"), &tree.path(".")] {
+            assert_eq!(answers(&job.view(rank, path)), answers(path), "{}", path.display());
+        }
+    }
+    let before = job.status().counter(2, "fabric.messages_sent");
+    for _ in 0..100 {
+        answers(&job.view(2, &plain));
+    }
+    let status = job.status();
+    assert_eq!(status.counter(2, "fabric.messages_sent"), before, "answered where it is known");
+    assert_eq!(status.counter(0, "source.extended_attributes"), 5, "read once, by the root");
+}
+
+#[test]
+fn absolute_links_stay_within_the_view_if_asked_for() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    tree.directory("there");
+    let file = tree.file("there/file", 100);
+    tree.link("absolute", &file);
+    tree.link("directory", tree.path("there"));
+    tree.link("relative", "there/file");
+    for (arguments, within_view) in [(&[][..], false), (&["--rewrite-links"][..], true)] {
+        let job = Job::launch_with(&scratch, 2, &Options::with(arguments));
+        for rank in 0..job.ranks() {
+            let target = fs::read_link(job.view(rank, &tree.path("absolute"))).expect("a link");
+            let expected = if within_view { job.view(rank, &file) } else { file.clone() };
+            assert_eq!(target, expected);
+            let link = job.view(rank, &tree.path("absolute"));
+            let shown = link.symlink_metadata().expect("it is there");
+            assert_eq!(shown.len() as usize, target.as_os_str().len(), "a link's size");
+            let relative = fs::read_link(job.view(rank, &tree.path("relative"))).expect("a link");
+            assert_eq!(relative, Path::new("there/file"));
+            let view = fs::metadata(&job.views[rank as usize]).expect("it is mounted").dev();
+            for name in ["absolute", "directory/file"] {
+                let through = fs::metadata(job.view(rank, &tree.path(name))).expect("it leads");
+                assert_eq!(through.dev() == view, within_view, "{name}");
+                assert_eq!(through.len(), 100);
+            }
+        }
+    }
+}

@@ -60,6 +60,12 @@ counters! {
     statfs,
     /// ACCESS: none, the kernel checks permissions itself.
     access,
+    /// GETXATTR: one extended attribute.
+    getxattr,
+    /// LISTXATTR: the names of them.
+    listxattr,
+    /// LSEEK: the next data or hole of a file.
+    lseek,
     /// IOCTL: mostly `isatty`.
     ioctl,
     /// Everything that would change the view; answered EROFS.
@@ -79,6 +85,8 @@ counters! {
     expired,
     /// Bytes of READ replies.
     read_bytes,
+    /// The largest READ so far, in bytes: what the kernel makes of the read-ahead it was granted.
+    read_request_bytes_max,
 }
 
 /// One number that many threads add to.
@@ -92,6 +100,13 @@ impl Counter {
 
     pub(crate) fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn raise(&self, value: u64) {
+        // Mostly it is as large already, and nobody else's cache line has to be taken.
+        if self.0.load(Ordering::Relaxed) < value {
+            self.0.fetch_max(value, Ordering::Relaxed);
+        }
     }
 
     fn get(&self) -> u64 {

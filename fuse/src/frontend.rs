@@ -35,7 +35,14 @@ use crate::counters::Counters;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
 use crate::pending::{Complete, Pending};
 use call::Call;
-use outcome::{Attributed, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read};
+use outcome::{
+    Attributed, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read, Seeking,
+    Sought,
+};
+
+/// `lseek`'s numbers, as Linux has them.
+const SEEK_DATA: i32 = 3;
+const SEEK_HOLE: i32 = 4;
 
 /// What the calls of one mount share.
 pub(crate) struct Context<V: View> {
@@ -45,6 +52,8 @@ pub(crate) struct Context<V: View> {
     /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
     pub(crate) device: OwnedFd,
     pub(crate) asked: KernelFeatures,
+    /// Whether permissions are also those of POSIX ACLs.
+    pub(crate) access_lists: bool,
     pub(crate) readahead_bytes: Option<u32>,
     pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
     pub(crate) policy: OnceLock<Policy>,
@@ -130,7 +139,8 @@ fn number(inode: INodeNo) -> InodeNumber {
 
 impl<V: View> Filesystem for Frontend<V> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let negotiated = negotiate(self.context.asked, self.context.readahead_bytes, config);
+        let Context { asked, access_lists, readahead_bytes, .. } = *self.context;
+        let negotiated = negotiate(asked, access_lists, readahead_bytes, config);
         self.context.policy.set(policy(negotiated.granted)).expect("init is called once");
         self.context.negotiated.set(negotiated).expect("init is called once");
         Ok(())
@@ -185,6 +195,7 @@ impl<V: View> Filesystem for Frontend<V> {
         reply: ReplyData,
     ) {
         self.counters().read.count();
+        self.counters().read_request_bytes_max.raise(len.into());
         let (call, inode) = (Call::new("read", request, inode), number(inode));
         let now = self.view().read(inode, offset, len);
         self.answer(call, now, Read { len, reply }, Question::Read { inode, offset, len });
@@ -280,6 +291,52 @@ impl<V: View> Filesystem for Frontend<V> {
         reply.error(KernelErrno::ENOTTY);
     }
 
+    fn lseek(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        self.counters().lseek.count();
+        let (call, inode) = (Call::new("lseek", request, inode), number(inode));
+        let seeking = match (u64::try_from(offset), whence) {
+            (Ok(offset), SEEK_DATA) => Seeking::Data(offset),
+            (Ok(offset), SEEK_HOLE) => Seeking::Hole(offset),
+            (Err(_), SEEK_DATA | SEEK_HOLE) => return reply.error(KernelErrno::ENXIO),
+            // The kernel moves the other ways by itself.
+            _ => return reply.error(KernelErrno::EINVAL),
+        };
+        let now = self.view().data_ranges(inode);
+        self.answer(call, now, Sought { seeking, reply }, Question::DataRanges(inode));
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        room: u32,
+        reply: ReplyXattr,
+    ) {
+        self.counters().getxattr.count();
+        let (call, inode) = (Call::new("getxattr", request, inode), number(inode));
+        let now = self.view().extended_attributes(inode);
+        let name = Some(name.as_bytes().into());
+        let outcome = Extended { name, room, reply };
+        self.answer(call, now, outcome, Question::ExtendedAttributes(inode));
+    }
+
+    fn listxattr(&self, request: &Request, inode: INodeNo, room: u32, reply: ReplyXattr) {
+        self.counters().listxattr.count();
+        let (call, inode) = (Call::new("listxattr", request, inode), number(inode));
+        let now = self.view().extended_attributes(inode);
+        let outcome = Extended { name: None, room, reply };
+        self.answer(call, now, outcome, Question::ExtendedAttributes(inode));
+    }
+
     // What the kernel does alone once it is told ENOSYS.
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -287,28 +344,6 @@ impl<V: View> Filesystem for Frontend<V> {
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply.error(self.kernel_alone());
-    }
-
-    fn lseek(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _offset: i64,
-        _whence: i32,
-        reply: ReplyLseek,
-    ) {
-        // The kernel then shows every file as one run of data.
-        reply.error(self.kernel_alone());
-    }
-
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        // The client gets EOPNOTSUPP, now and later.
-        reply.error(self.kernel_alone());
-    }
-
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
         reply.error(self.kernel_alone());
     }
 

@@ -228,15 +228,20 @@ fn grant(asked: KernelFeatures, capabilities: InitFlags) -> KernelFeatures {
     granted
 }
 
-/// Tells the kernel what to do.
+/// Tells the kernel what to do. With `access_lists` it goes by POSIX ACLs too, which it then asks
+/// for as extended attributes, once per file.
 pub(crate) fn negotiate(
     asked: KernelFeatures,
+    access_lists: bool,
     readahead_bytes: Option<u32>,
     config: &mut KernelConfig,
 ) -> Negotiated {
     let granted = grant(asked, config.capabilities());
-    let wanted =
-        granted.list().into_iter().filter_map(flag).fold(InitFlags::empty(), InitFlags::union);
+    let flags = granted.list().into_iter().filter_map(flag);
+    let mut wanted = flags.fold(InitFlags::empty(), InitFlags::union);
+    if access_lists {
+        wanted |= config.capabilities() & InitFlags::FUSE_POSIX_ACL;
+    }
     config.add_capabilities(wanted).expect("granted is a subset of the capabilities");
     config.set_max_background(BACKGROUND_MAX).expect("128 is in the range");
     config.set_max_write(WRITE_BYTES_MAX).expect("4096 is in the range");

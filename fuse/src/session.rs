@@ -198,6 +198,8 @@ impl Mounted {
             counters: Arc::clone(&self.counters),
             device: descriptor.try_clone().map_err(SessionError::Handshake)?,
             asked: settings.features,
+            // For oneself the source's own check is enough: it is this user who reads there.
+            access_lists: settings.options.allow_other,
             readahead_bytes: settings.readahead_bytes,
             negotiated: Arc::clone(&self.negotiated),
             policy: OnceLock::new(),

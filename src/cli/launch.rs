@@ -68,6 +68,10 @@ pub(super) struct LaunchArguments {
     #[arg(long)]
     allow_other: bool,
 
+    /// Show absolute links as leading into the view, rather than as they are
+    #[arg(long)]
+    rewrite_links: bool,
+
     /// Do without one of the kernel's caches, or without `all`; may be given several times
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
@@ -154,6 +158,9 @@ fn common_arguments(
     }
     if arguments.allow_other {
         common.push("--allow-other".into());
+    }
+    if arguments.rewrite_links {
+        common.push("--rewrite-links".into());
     }
     common
 }

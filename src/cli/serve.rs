@@ -93,6 +93,10 @@ pub(super) struct ServeArguments {
     #[arg(long)]
     allow_other: bool,
 
+    /// Show absolute links as leading into the view, rather than as they are
+    #[arg(long)]
+    rewrite_links: bool,
+
     /// Do without one of the kernel's caches, or without `all`; may be given several times
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
@@ -217,6 +221,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         bind,
         source: arguments.source,
         allow_other: arguments.allow_other,
+        rewrite_links: arguments.rewrite_links,
         features: KernelCache::features(&arguments.no_kernel_cache),
         fuse_threads: arguments.fuse_threads.into(),
         spin: Duration::from_micros(arguments.spin_us.into()),

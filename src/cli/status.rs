@@ -67,5 +67,41 @@ fn print_table(report: &Value) -> anyhow::Result<()> {
             text(&rank["mount"]),
         ))?;
     }
+    print_kernel(report)
+}
+
+/// What the kernel does for each mount: a line for those that agree, so mostly one.
+fn print_kernel(report: &Value) -> anyhow::Result<()> {
+    let mut agreed: Vec<(String, Vec<String>)> = Vec::new();
+    for rank in report["ranks"].as_array().into_iter().flatten() {
+        let kernel = &rank["kernel"];
+        let Some(protocol) = kernel["protocol"].as_str() else { continue };
+        let list = |names: &Value| {
+            let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let granted = list(&kernel["granted"]);
+        let refused = list(&kernel["asked"]).into_iter().filter(|name| !granted.contains(name));
+        let refused: Vec<_> = refused.collect();
+        let bytes = |value: &Value| value.as_u64().map_or("-".to_owned(), |v| Size(v).to_string());
+        let mut line = format!(
+            "FUSE {protocol}, reads of up to {} ({} on average of those of up to {}); caches: {}",
+            bytes(&kernel["max_readahead"]),
+            bytes(&kernel["read_request_bytes_mean"]),
+            bytes(&kernel["read_request_bytes_max"]),
+            if granted.is_empty() { "none".to_owned() } else { granted.join(" ") },
+        );
+        if !refused.is_empty() {
+            line.push_str(&format!("; not granted: {}", refused.join(" ")));
+        }
+        let rank = rank["rank"].to_string();
+        match agreed.iter_mut().find(|(own, _)| *own == line) {
+            Some((_, ranks)) => ranks.push(rank),
+            None => agreed.push((line, vec![rank])),
+        }
+    }
+    for (line, ranks) in agreed {
+        print(&format!("kernel of rank {}: {line}", ranks.join(" ")))?;
+    }
     Ok(())
 }

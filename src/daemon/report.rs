@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use copper_engine::Counters;
-use copper_fuse::Mounted;
+use copper_fuse::{CounterValues, Mounted};
 use copper_launcher::{Job, Rendezvous, job::host_name};
 use copper_proto::Rank;
 use serde_json::{Map, Value, json};
@@ -117,6 +117,8 @@ impl Reporter {
             "bytes": get(&source.bytes),
             "stats": get(&source.stats),
             "listings": get(&source.listings),
+            "extended_attributes": get(&source.extended_attributes),
+            "data_ranges": get(&source.data_ranges),
             "refused": get(&source.refused),
         })
     }
@@ -178,6 +180,8 @@ fn fuse_report(mounted: &Mounted) -> Value {
 
 fn kernel_report(mounted: &Mounted) -> Value {
     let negotiated = mounted.negotiated();
+    let CounterValues { read_request_bytes_max: read_max, read: reads, read_bytes, .. } =
+        mounted.counters();
     let names = |features: copper_fuse::KernelFeatures| {
         features.list().into_iter().map(copper_fuse::Feature::name).collect::<Vec<_>>()
     };
@@ -185,7 +189,10 @@ fn kernel_report(mounted: &Mounted) -> Value {
         "protocol": format!("{}.{}", negotiated.protocol.0, negotiated.protocol.1),
         "asked": names(negotiated.asked),
         "granted": names(negotiated.granted),
+        "flags": negotiated.flags,
         "max_readahead": negotiated.max_readahead,
+        "read_request_bytes_max": read_max,
+        "read_request_bytes_mean": read_bytes.checked_div(reads),
     })
 }
 

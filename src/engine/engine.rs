@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use copper_cache::Cache;
+use copper_proto::encoding::Malformed;
 use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
 use copper_proto::{
-    CopyFrom, Directory, Extent, JobId, Key, LinkId, Message, Node, Output, PullFailure, PullId,
-    SourceAnswer, SourceRequest, Tick, Ticket, What,
+    CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, JobId, Key, LinkId, Message, Node,
+    Output, PullFailure, PullId, SourceAnswer, SourceRequest, Tick, Ticket, What,
 };
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
@@ -86,7 +87,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     links: HashMap<LinkId, Link<F::Peer>>,
     tokens: HashMap<u64, LinkId>,
     pulls: HashMap<PullId, Pull>,
-    listings: HashMap<JobId, Vec<u8>>,
+    encoded: HashMap<JobId, Vec<u8>>,
     inputs: VecDeque<Input>,
     /// Bounded by the credits of all links.
     unsent: VecDeque<Unsent>,
@@ -120,7 +121,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             links: HashMap::new(),
             tokens: HashMap::new(),
             pulls: HashMap::new(),
-            listings: HashMap::new(),
+            encoded: HashMap::new(),
             inputs: VecDeque::new(),
             unsent: VecDeque::new(),
             unposted: VecDeque::new(),
@@ -309,13 +310,23 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             warn!(key = ?key, "bytes came that were not announced: they are asked for again");
             return Err(PullFailure::Checksum);
         }
-        if key.what == What::Directory {
-            let directory =
-                Directory::decode(bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
-            self.cache.put_directory(&key.path, Arc::new(directory));
-        }
+        self.check(key, bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
         self.slots.filled(extent, M::freeze(bytes));
         Ok(checksum)
+    }
+
+    /// That an object has the form of its kind. A directory is kept decoded from here on.
+    fn check(&mut self, key: &Key, bytes: &[u8]) -> Result<(), Malformed> {
+        match key.what {
+            What::Directory => {
+                let directory = Directory::decode(bytes)?;
+                self.cache.put_directory(&key.path, Arc::new(directory));
+            }
+            What::ExtendedAttributes => drop(ExtendedAttributes::decode(bytes)?),
+            What::DataRanges { generation } => drop(DataRanges::decode(bytes, generation.size)?),
+            What::Block { .. } | What::Entry | What::Statistics => {}
+        }
+        Ok(())
     }
 
     fn on_source(&mut self, done: SourceDone<M::Filling>) {
@@ -324,10 +335,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             SourceReply::Present(entry) => SourceAnswer::Present(entry),
             SourceReply::Absent => SourceAnswer::Absent,
             SourceReply::Statistics(statistics) => SourceAnswer::Statistics(statistics),
-            SourceReply::Directory(bytes) => {
+            SourceReply::Encoded(bytes) => {
                 let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                self.listings.insert(job, bytes);
-                SourceAnswer::Directory(len)
+                self.encoded.insert(job, bytes);
+                SourceAnswer::Encoded(len)
             }
             SourceReply::Block(bytes, checksum) => {
                 let extent = M::extent(&bytes);
@@ -376,12 +387,12 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             }
             Output::Copy { pull, key, from, into, checksum } => {
                 let mut bytes = self.memory.take(into);
-                let listing;
+                let object;
                 let source: &[u8] = match from {
                     CopyFrom::Message => payload,
-                    CopyFrom::Listing(job) => {
-                        listing = self.listings.remove(&job).expect("held until it is copied");
-                        &listing
+                    CopyFrom::Source(job) => {
+                        object = self.encoded.remove(&job).expect("held until it is copied");
+                        &object
                     }
                 };
                 bytes.as_mut().copy_from_slice(source);
@@ -391,7 +402,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Output::Source { job, key, request } => {
                 let work = match request {
                     SourceRequest::Entry => SourceWork::Entry,
-                    SourceRequest::Directory => SourceWork::Directory,
+                    SourceRequest::Encoded => SourceWork::Encoded,
                     SourceRequest::Block(extent) => SourceWork::Block(self.memory.take(extent)),
                     SourceRequest::Statistics => SourceWork::Statistics,
                 };
@@ -405,8 +416,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 warn!(%violation, "a rank broke the protocol: its link is not used any more");
                 self.link_down(link);
             }
-            Output::DropListing(job) => {
-                self.listings.remove(&job);
+            Output::DropEncoded(job) => {
+                self.encoded.remove(&job);
             }
         }
     }

@@ -8,11 +8,15 @@
 //! An inode lives as long as the kernel holds references to it. References are taken under the
 //! table's read lock and an inode is removed under its write lock, when it has none.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use copper_proto::{Attributes, BlockIndex, Directory, Entry, ViewPath};
+use copper_proto::limits::LINK_BYTES_MAX;
+use copper_proto::{
+    Attributes, BlockIndex, DataRanges, Directory, Entry, ExtendedAttributes, ViewPath,
+};
 
 use crate::view::{Found, InodeNumber};
 
@@ -67,6 +71,8 @@ pub struct Inode<B> {
     attributes: RwLock<Option<Attributes>>,
     target: OnceLock<Arc<[u8]>>,
     listing: RwLock<Option<Listing>>,
+    extended_attributes: OnceLock<Arc<ExtendedAttributes>>,
+    data_ranges: OnceLock<Arc<DataRanges>>,
     blocks: RwLock<HashMap<BlockIndex, Published<B>>>,
     references: AtomicU64,
     /// Names that have been looked up in this directory before it was listed.
@@ -84,6 +90,8 @@ impl<B: Clone> Inode<B> {
             attributes: RwLock::new(None),
             target: OnceLock::new(),
             listing: RwLock::new(None),
+            extended_attributes: OnceLock::new(),
+            data_ranges: OnceLock::new(),
             blocks: RwLock::new(HashMap::new()),
             references: AtomicU64::new(0),
             lookups: AtomicU32::new(0),
@@ -106,6 +114,16 @@ impl<B: Clone> Inode<B> {
         read(&self.listing).clone()
     }
 
+    /// The extended attributes, if they are known.
+    pub fn extended_attributes(&self) -> Option<Arc<ExtendedAttributes>> {
+        self.extended_attributes.get().cloned()
+    }
+
+    /// Where the file has data, if that is known.
+    pub fn data_ranges(&self) -> Option<Arc<DataRanges>> {
+        self.data_ranges.get().cloned()
+    }
+
     /// The bytes of a block, if they may be read here.
     pub fn block(&self, index: BlockIndex) -> Option<B> {
         let blocks = read(&self.blocks);
@@ -116,12 +134,25 @@ impl<B: Clone> Inode<B> {
         Some(block.bytes.clone())
     }
 
-    /// What the source says of it.
-    pub(crate) fn learn(&self, entry: &Entry) {
+    /// What is shown of it.
+    fn learn(&self, entry: &Entry) {
         *write(&self.attributes) = Some(entry.attributes);
         if let Some(target) = &entry.target {
             let _ = self.target.set(Arc::clone(target));
         }
+    }
+
+    /// The first ones that came stay.
+    pub(crate) fn learn_extended_attributes(
+        &self,
+        attributes: ExtendedAttributes,
+    ) -> Arc<ExtendedAttributes> {
+        Arc::clone(self.extended_attributes.get_or_init(|| Arc::new(attributes)))
+    }
+
+    /// The first ones that came stay.
+    pub(crate) fn learn_data_ranges(&self, ranges: DataRanges) -> Arc<DataRanges> {
+        Arc::clone(self.data_ranges.get_or_init(|| Arc::new(ranges)))
     }
 
     pub(crate) fn publish(&self, index: BlockIndex, bytes: B) {
@@ -157,6 +188,8 @@ struct Tables<B> {
 pub struct Inodes<B> {
     tables: RwLock<Tables<B>>,
     next: AtomicU64,
+    /// What absolute link targets are shown below, if not as they are.
+    links_below: Option<Box<[u8]>>,
 }
 
 impl<B: Clone> Default for Inodes<B> {
@@ -169,11 +202,47 @@ impl<B: Clone> Default for Inodes<B> {
             names: HashMap::new(),
             by_identity: HashMap::new(),
         };
-        Inodes { tables: RwLock::new(tables), next: AtomicU64::new(InodeNumber::ROOT.0 + 1) }
+        Inodes {
+            tables: RwLock::new(tables),
+            next: AtomicU64::new(InodeNumber::ROOT.0 + 1),
+            links_below: None,
+        }
     }
 }
 
 impl<B: Clone> Inodes<B> {
+    /// The same, showing each absolute link target as below `mount_point`, an absolute path without
+    /// a slash at its end: links then lead on within the view.
+    #[must_use]
+    pub fn with_links_below(mut self, mount_point: &[u8]) -> Inodes<B> {
+        self.links_below = Some(mount_point.into());
+        self
+    }
+
+    /// What the source says of an inode.
+    pub(crate) fn learn(&self, inode: &Inode<B>, entry: &Entry) {
+        inode.learn(&self.shown(entry));
+    }
+
+    /// An entry as it is shown. A target that is in the view already, or would become too long,
+    /// stays as it is.
+    fn shown<'a>(&self, entry: &'a Entry) -> Cow<'a, Entry> {
+        let (Some(below), Some(target)) = (&self.links_below, &entry.target) else {
+            return Cow::Borrowed(entry);
+        };
+        let within = target.strip_prefix(&**below);
+        let is_within = within.is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        if target.first() != Some(&b'/')
+            || is_within
+            || below.len() + target.len() >= LINK_BYTES_MAX
+        {
+            return Cow::Borrowed(entry);
+        }
+        let target: Arc<[u8]> = [below, &**target].concat().into();
+        let attributes = Attributes { size: target.len() as u64, ..entry.attributes };
+        Cow::Owned(Entry { attributes, target: Some(target) })
+    }
+
     /// The inode with this number.
     pub fn get(&self, number: InodeNumber) -> Option<Arc<Inode<B>>> {
         read(&self.tables).by_number.get(&number).cloned()
@@ -251,7 +320,7 @@ impl<B: Clone> Inodes<B> {
         }
         let inode = tables.by_number.get(&number).expect("found or made above");
         if inode.attributes().is_none() {
-            inode.learn(entry);
+            self.learn(inode, entry);
         }
         inode.references.fetch_add(1, Ordering::Relaxed);
         let attributes = inode.attributes().expect("learnt above");
@@ -371,6 +440,30 @@ mod tests {
         let found = inodes.found(InodeNumber::ROOT, b"c", &entry(3, 1)).expect("root is held");
         assert_eq!(found.inode, before);
         assert_ne!(found.inode, early.inode);
+    }
+
+    #[test]
+    fn absolute_links_are_shown_below_the_mount_point_if_asked_for() {
+        let inodes = Inodes::<Vec<u8>>::default().with_links_below(b"/tmp/view");
+        let long = [b"/".as_slice(), &[b'x'; LINK_BYTES_MAX - 2]].concat();
+        let cases: [(&[u8], &[u8]); 6] = [
+            (b"/usr/lib", b"/tmp/view/usr/lib"),
+            (b"/", b"/tmp/view/"),
+            (b"../lib", b"../lib"),
+            (b"/tmp/view/lib", b"/tmp/view/lib"),
+            (b"/tmp/viewer", b"/tmp/view/tmp/viewer"),
+            (&long, &long),
+        ];
+        for (index, (target, shown)) in cases.into_iter().enumerate() {
+            let mut link = entry(index as u64, 1);
+            link.attributes.kind = FileKind::Link;
+            link.target = Some(target.into());
+            let name = index.to_string();
+            let found = inodes.found(InodeNumber::ROOT, name.as_bytes(), &link).expect("held");
+            let inode = inodes.get(found.inode).expect("just found");
+            assert_eq!(inode.target().as_deref(), Some(shown));
+            assert!(target == shown || found.attributes.size == shown.len() as u64);
+        }
     }
 
     #[test]

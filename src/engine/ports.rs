@@ -108,8 +108,8 @@ pub trait Fabric<F> {
 pub enum SourceWork<F> {
     /// `lstat`, and `readlink` of a link.
     Entry,
-    /// A snapshot.
-    Directory,
+    /// The object that the key names: a directory's snapshot, extended attributes, data ranges.
+    Encoded,
     /// A block into an extent.
     Block(F),
     /// `statfs`.
@@ -123,8 +123,8 @@ pub enum SourceReply<F> {
     Present(Entry),
     /// To [`SourceWork::Entry`]: it does not.
     Absent,
-    /// To [`SourceWork::Directory`]: the encoded snapshot.
-    Directory(Vec<u8>),
+    /// To [`SourceWork::Encoded`]: the object.
+    Encoded(Vec<u8>),
     /// To [`SourceWork::Block`]: the filled extent and its XXH3-64.
     Block(F, u64),
     /// To [`SourceWork::Statistics`].

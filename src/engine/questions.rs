@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::inodes::Inode;
 use crate::queue::Span;
-use crate::view::Piece;
+use crate::view::{Piece, Question};
 
 /// What a want of the protocol is for.
 pub(crate) enum Step<B> {
@@ -27,8 +27,12 @@ pub(crate) enum Step<B> {
     Target { question: Ticket, inode: Arc<Inode<B>> },
     /// For a directory.
     Directory { question: Ticket, inode: Arc<Inode<B>> },
-    /// For a file's attributes, to read from it then.
-    Size { question: Ticket, inode: Arc<Inode<B>>, offset: u64, len: u32 },
+    /// For a file's attributes, to ask again then what needs them.
+    Size { question: Ticket, inode: Arc<Inode<B>>, then: Question },
+    /// For extended attributes.
+    ExtendedAttributes { question: Ticket, inode: Arc<Inode<B>> },
+    /// For the runs of data of a file of this size.
+    DataRanges { question: Ticket, inode: Arc<Inode<B>>, size: u64 },
     /// For one block of a read.
     Block { read: usize, part: usize, span: Span, inode: Arc<Inode<B>> },
     /// For a file system's statistics.
@@ -118,6 +122,8 @@ impl<B> Questions<B> {
             | Step::Target { question, .. }
             | Step::Directory { question, .. }
             | Step::Size { question, .. }
+            | Step::ExtendedAttributes { question, .. }
+            | Step::DataRanges { question, .. }
             | Step::Statistics { question } => Some(question),
             Step::Block { .. } => None,
         });

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use copper_proto::limits::LOCAL_WAITERS_MAX;
-use copper_proto::{Attributes, BlockIndex, Directory, Errno, FileKind, Ticket};
+use copper_proto::{
+    Attributes, BlockIndex, DataRanges, Directory, Errno, ExtendedAttributes, FileKind, Ticket,
+};
 use crossbeam_queue::ArrayQueue;
 
 use crate::inodes::{Inode, Inodes};
@@ -165,6 +167,31 @@ where
                 });
                 pieces.collect::<Option<_>>().map_or(Now::Ask, |pieces| Now::Answered(Ok(pieces)))
             }
+        }
+    }
+
+    fn extended_attributes(&self, inode: InodeNumber) -> Now<Arc<ExtendedAttributes>> {
+        match self.inode(inode).map(|inode| inode.extended_attributes()) {
+            Ok(Some(attributes)) => Now::Answered(Ok(attributes)),
+            Ok(None) => Now::Ask,
+            Err(errno) => Now::Answered(Err(errno)),
+        }
+    }
+
+    fn data_ranges(&self, inode: InodeNumber) -> Now<Arc<DataRanges>> {
+        let inode = match self.inode(inode) {
+            Ok(inode) => inode,
+            Err(errno) => return Now::Answered(Err(errno)),
+        };
+        if let Some(ranges) = inode.data_ranges() {
+            return Now::Answered(Ok(ranges));
+        }
+        match inode.attributes() {
+            // As long as its blocks are: there is no hole to ask for.
+            Some(Attributes { size, sectors, .. }) if sectors.saturating_mul(512) >= size => {
+                Now::Answered(Ok(Arc::new(DataRanges::whole(size))))
+            }
+            Some(_) | None => Now::Ask,
         }
     }
 

@@ -118,7 +118,7 @@ impl<M: Memory> Store for Shelf<'_, M> {
     }
 
     fn publish(&mut self, key: &Key, held: Held) {
-        debug_assert!(matches!(key.what, What::Block { .. } | What::Directory));
+        debug_assert!(!matches!(key.what, What::Entry | What::Statistics));
         let bytes = self.slots.ready.remove(&held.extent.offset);
         let bytes = bytes.expect("an extent is filled before it is published");
         self.slots.published.insert(held.extent.offset, Slot { bytes, shown: None });

@@ -9,7 +9,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use copper_proto::{Attributes, Directory, Errno, Statistics, Ticket};
+use copper_proto::{
+    Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics, Ticket,
+};
 
 /// A number that the frontend shows for a file: sequential, never reused; 1 is the view's root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -92,6 +94,10 @@ pub enum Question {
         /// Bytes asked for; fewer come only at the end of the file.
         len: u32,
     },
+    /// Answered by [`Answer::ExtendedAttributes`].
+    ExtendedAttributes(InodeNumber),
+    /// Answered by [`Answer::DataRanges`].
+    DataRanges(InodeNumber),
     /// Answered by [`Answer::Statistics`].
     Statistics(InodeNumber),
 }
@@ -109,6 +115,10 @@ pub enum Answer<B> {
     Directory(Arc<Directory>),
     /// To [`Question::Read`]: runs that follow each other; more than one where a block ends inside.
     Data(Vec<Piece<B>>),
+    /// To [`Question::ExtendedAttributes`].
+    ExtendedAttributes(Arc<ExtendedAttributes>),
+    /// To [`Question::DataRanges`].
+    DataRanges(Arc<DataRanges>),
     /// To [`Question::Statistics`].
     Statistics(Statistics),
 }
@@ -152,6 +162,12 @@ pub trait View: Send + Sync + 'static {
     /// Bytes of a regular file from `offset`, if this node holds all of the `len` asked for (less
     /// at the end of the file).
     fn read(&self, inode: InodeNumber, offset: u64, len: u32) -> Now<Vec<Piece<Self::Bytes>>>;
+
+    /// The extended attributes of an inode.
+    fn extended_attributes(&self, inode: InodeNumber) -> Now<Arc<ExtendedAttributes>>;
+
+    /// Where a regular file has data and where holes.
+    fn data_ranges(&self, inode: InodeNumber) -> Now<Arc<DataRanges>>;
 
     /// The kernel gives `count` references back.
     fn forget(&self, inode: InodeNumber, count: u64);

@@ -29,6 +29,8 @@ errnos! {
     ENOENT = 2;
     /// Input or output failed: a peer was lost, a checksum did not match.
     EIO = 5;
+    /// No such offset: no data behind it.
+    ENXIO = 6;
     /// The daemon is not able to take the request now.
     EAGAIN = 11;
     /// No extent could be had.
@@ -47,6 +49,8 @@ errnos! {
     EFBIG = 27;
     /// The view is read-only.
     EROFS = 30;
+    /// The answer does not fit the caller's buffer.
+    ERANGE = 34;
     /// A name over 255 bytes, a path over [`crate::limits::PATH_BYTES_MAX`].
     ENAMETOOLONG = 36;
     /// Not implemented: the kernel stops asking.

@@ -76,9 +76,9 @@ pub enum SourceAnswer {
     Present(Entry),
     /// To [`SourceRequest::Entry`]: `ENOENT`.
     Absent,
-    /// To [`SourceRequest::Directory`]: the encoded snapshot has this many bytes and is held under
-    /// the job's number until it is copied or the job is dropped.
-    Directory(u32),
+    /// To [`SourceRequest::Encoded`]: the object has this many bytes and is held under the job's
+    /// number until it is copied or the job is dropped.
+    Encoded(u32),
     /// To [`SourceRequest::Block`]: the extent is filled; this is the XXH3-64 of its bytes.
     Block(u64),
     /// To [`SourceRequest::Statistics`].

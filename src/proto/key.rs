@@ -153,6 +153,13 @@ pub enum What {
         /// Of which content.
         generation: Generation,
     },
+    /// The extended attributes of a file, directory or link.
+    ExtendedAttributes,
+    /// Where a regular file has data and where holes, in one generation.
+    DataRanges {
+        /// Of which content.
+        generation: Generation,
+    },
     /// What `statfs` answers for the file system that holds the path; never kept.
     Statistics,
 }

@@ -10,9 +10,11 @@
 #![forbid(unsafe_code)]
 
 pub mod attributes;
+pub mod data_ranges;
 pub mod directory;
 pub mod encoding;
 pub mod errno;
+pub mod extended_attributes;
 mod fetch;
 mod gauges;
 pub mod ids;
@@ -29,8 +31,10 @@ pub mod topology;
 pub mod wire;
 
 pub use attributes::{Attributes, Entry, FileKind, Statistics, Timestamp};
+pub use data_ranges::{DataRanges, DataRangesBuilder};
 pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};
 pub use errno::Errno;
+pub use extended_attributes::ExtendedAttributes;
 pub use fetch::PullFailure;
 pub use ids::{JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
 pub use key::{BlockIndex, Generation, Key, ViewPath, What};

@@ -45,6 +45,12 @@ pub const RECEIVES_PER_CHILD: u32 = 2 * CREDITS;
 /// types, and attributes are asked for one by one.
 pub const DIRECTORY_ATTRIBUTES_MAX: usize = 4096;
 
+/// The largest value of an extended attribute, as Linux's XATTR_SIZE_MAX.
+pub const XATTR_BYTES_MAX: usize = 64 << 10;
+
+/// Runs of data that are told apart in one file: 1 MiB of object. More are shown as one.
+pub const DATA_RANGES_MAX: usize = 64 << 10;
+
 /// Look-ups in a directory that the kernel cannot answer before it is fetched whole: one, so that the
 /// prefix components of a path (`/`, `/home`) are not listed for a single name.
 pub const LOOKUPS_BEFORE_LISTING: u32 = 1;

@@ -304,7 +304,10 @@ fn known(key: &Key, now: Tick, store: &mut impl Store) -> Option<Outcome> {
             Known::Present(entry) => Outcome::Present(entry),
             Known::Absent(until) => Outcome::Absent(until),
         }),
-        What::Directory | What::Block { .. } => store.object(key).map(Outcome::Object),
+        What::Directory
+        | What::Block { .. }
+        | What::ExtendedAttributes
+        | What::DataRanges { .. } => store.object(key).map(Outcome::Object),
         What::Statistics => None,
     }
 }

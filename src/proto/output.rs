@@ -20,8 +20,9 @@ use crate::wire::Reply;
 pub enum SourceRequest {
     /// `lstat`, and `readlink` of a link.
     Entry,
-    /// A snapshot.
-    Directory,
+    /// What the key names and the source encodes: a directory's snapshot, extended attributes,
+    /// data ranges (`ESTALE` if the file is not of the key's generation).
+    Encoded,
     /// One block, if the file is still of the key's generation; else `ESTALE`.
     Block(Extent),
     /// `statfs`.
@@ -33,8 +34,8 @@ pub enum SourceRequest {
 pub enum CopyFrom {
     /// The payload of the message that was handled last.
     Message,
-    /// The listing held under this job.
-    Listing(JobId),
+    /// The encoded object that is held under this job.
+    Source(JobId),
 }
 
 /// The answer to a local reader.
@@ -44,7 +45,8 @@ pub enum Outcome {
     Present(Entry),
     /// To [`What::Entry`]: it does not exist, which may be repeated until then.
     Absent(Tick),
-    /// To [`What::Directory`] and [`What::Block`]: here are the bytes.
+    /// To [`What::Directory`], [`What::Block`], [`What::ExtendedAttributes`] and
+    /// [`What::DataRanges`]: here are the bytes.
     Object(Held),
     /// To [`What::Statistics`].
     Statistics(Statistics),
@@ -113,6 +115,6 @@ pub enum Output {
         /// Why.
         violation: Violation,
     },
-    /// A listing that was read is not wanted any more.
-    DropListing(JobId),
+    /// What the source encoded is not wanted any more.
+    DropEncoded(JobId),
 }

@@ -17,7 +17,7 @@ use crate::key::{BlockIndex, Generation, Key, ViewPath, What};
 use crate::limits::{CREDITS, INLINE_BYTES_MAX, PATH_BYTES_MAX};
 
 /// Changes whenever a rank of the old version could misread one of the new.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What one rank tells another over the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,12 +163,14 @@ fn encode_key(key: &Key, out: &mut Vec<u8>) {
         What::Block { index, generation } => {
             put_u8(out, 3);
             put_u32(out, index.0);
-            put_i64(out, generation.mtime_ns);
-            put_i64(out, generation.ctime_ns);
-            put_u64(out, generation.size);
-            put_u64(out, generation.inode);
+            encode_generation(generation, out);
         }
         What::Statistics => put_u8(out, 4),
+        What::ExtendedAttributes => put_u8(out, 5),
+        What::DataRanges { generation } => {
+            put_u8(out, 6);
+            encode_generation(generation, out);
+        }
     }
     put_bytes(out, key.path.as_bytes());
 }
@@ -179,22 +181,35 @@ fn decode_key(fields: &mut Fields<'_>) -> Result<Key, Malformed> {
         2 => What::Directory,
         3 => {
             let index = BlockIndex(fields.u32()?);
-            let generation = Generation {
-                mtime_ns: fields.i64()?,
-                ctime_ns: fields.i64()?,
-                size: fields.u64()?,
-                inode: fields.u64()?,
-            };
+            let generation = decode_generation(fields)?;
             if index.len(generation.size) == 0 {
                 return Err(fields.malformed());
             }
             What::Block { index, generation }
         }
         4 => What::Statistics,
+        5 => What::ExtendedAttributes,
+        6 => What::DataRanges { generation: decode_generation(fields)? },
         _ => return Err(fields.malformed()),
     };
     let path = ViewPath::parse(fields.bytes(PATH_BYTES_MAX)?).ok_or_else(|| fields.malformed())?;
     Ok(Key { path, what })
+}
+
+fn encode_generation(generation: Generation, out: &mut Vec<u8>) {
+    put_i64(out, generation.mtime_ns);
+    put_i64(out, generation.ctime_ns);
+    put_u64(out, generation.size);
+    put_u64(out, generation.inode);
+}
+
+fn decode_generation(fields: &mut Fields<'_>) -> Result<Generation, Malformed> {
+    Ok(Generation {
+        mtime_ns: fields.i64()?,
+        ctime_ns: fields.i64()?,
+        size: fields.u64()?,
+        inode: fields.u64()?,
+    })
 }
 
 fn encode_reply(reply: &Reply, out: &mut Vec<u8>) {
@@ -298,6 +313,8 @@ mod tests {
             ask(&ViewPath::root(), What::Entry),
             ask(&ViewPath::root(), What::Directory),
             ask(&ViewPath::root(), What::Statistics),
+            ask(&ViewPath::root(), What::ExtendedAttributes),
+            ask(&long, What::DataRanges { generation }),
             Message::Done { leases: vec![LeaseId(1)] },
             answer(Reply::Present(Entry { attributes, target: Some(Arc::from(&b"t/x"[..])) })),
             answer(Reply::Absent { keep_ms: 5 }),

@@ -1,4 +1,4 @@
-//! The system calls on the source: attributes, links, listings, blocks, statistics.
+//! The system calls on the source: attributes, links, listings, blocks, statistics, holes.
 //!
 //! The path of a request was resolved by the client's kernel one component at a time, so no
 //! component is a link: the last one is never followed here either.
@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copper_cache::policy::carries_attributes;
-use copper_proto::limits::{BLOCK_BYTES, NAME_BYTES_MAX};
+use copper_proto::limits::{BLOCK_BYTES, NAME_BYTES_MAX, XATTR_BYTES_MAX};
 use copper_proto::{
-    Attributes, BlockIndex, DirectoryBuilder, Entry, Errno, FileKind, Generation, Statistics,
-    Timestamp, ViewPath,
+    Attributes, BlockIndex, DataRanges, DataRangesBuilder, DirectoryBuilder, Entry, Errno,
+    ExtendedAttributes, FileKind, Generation, Statistics, Timestamp, ViewPath,
 };
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 
 use super::boundary::{Boundary, Passage};
 use super::open_files::OpenFiles;
@@ -201,6 +201,86 @@ impl FileSystem {
         result
     }
 
+    /// All extended attributes of a path, as the daemon's user sees them.
+    pub(super) fn extended_attributes(&self, path: &ViewPath) -> Result<ExtendedAttributes, Errno> {
+        let passage = self.check(path)?;
+        if passage == Passage::View {
+            return Ok(ExtendedAttributes::new(Vec::new()));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let named = rustix::fs::open(absolute(path), flags, Mode::empty()).map_err(errno)?;
+        if self.boundary.is_view_device(rustix::fs::fstat(&named).map_err(errno)?.st_dev) {
+            return Ok(ExtendedAttributes::new(Vec::new()));
+        }
+        count(&self.counters.extended_attributes, 1);
+        // Leads to what was opened, also if that is a link.
+        let path = through(&named);
+        let names = match grow(|space| rustix::fs::listxattr(&path, space)) {
+            Ok(names) => names,
+            Err(Errno::EOPNOTSUPP) => return Ok(ExtendedAttributes::unsupported()),
+            Err(errno) => return Err(errno),
+        };
+        let mut list = Vec::new();
+        for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let value = grow(|space| rustix::fs::getxattr(&path, OsStr::from_bytes(name), space));
+            match value {
+                Ok(value) => list.push((name.into(), value.into())),
+                // It has gone since, or is listed for this user but not for him to read.
+                Err(Errno::ENODATA | Errno::EPERM | Errno::EACCES | Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(ExtendedAttributes::new(list))
+    }
+
+    /// Where a file of this generation has data.
+    ///
+    /// # Errors
+    /// `ESTALE` if it is not of that generation.
+    pub(super) fn data_ranges(
+        &self,
+        path: &ViewPath,
+        generation: Generation,
+    ) -> Result<DataRanges, Errno> {
+        match self.check(path)? {
+            Passage::Open => {}
+            Passage::Way | Passage::View => return Err(Errno::EISDIR),
+        }
+        count(&self.counters.data_ranges, 1);
+        let file = self.open(path)?;
+        let mut builder = DataRangesBuilder::new(generation.size);
+        let mut at = 0;
+        loop {
+            let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(rustix::io::Errno::NXIO) => break,
+                // A file system that cannot tell: all of it is data.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                    builder.push(at, generation.size);
+                    break;
+                }
+                Err(error) => return Err(errno(error)),
+            };
+            at = match rustix::fs::seek(&file, SeekFrom::Hole(start)) {
+                Ok(end) => end,
+                // It has become shorter.
+                Err(rustix::io::Errno::NXIO) => return Err(Errno::ESTALE),
+                Err(error) => return Err(errno(error)),
+            };
+            if !builder.push(start, at) {
+                break;
+            }
+        }
+        self.verify(&file, generation)?;
+        Ok(builder.finish())
+    }
+
+    fn verify(&self, file: &OwnedFd, generation: Generation) -> Result<(), Errno> {
+        let flags = StatxFlags::BASIC_STATS;
+        let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, flags).map_err(errno)?;
+        if attributes(&statx)?.generation() == generation { Ok(()) } else { Err(Errno::ESTALE) }
+    }
+
     /// Opens a regular file, and nothing else: opening a device can do things.
     fn open(&self, path: &ViewPath) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -213,8 +293,8 @@ impl FileSystem {
             return Err(Errno::ENOENT);
         }
         count(&self.counters.opens, 1);
-        let through = format!("/proc/self/fd/{}", named.as_raw_fd());
-        rustix::fs::open(through, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(errno)
+        rustix::fs::open(through(&named), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(errno)
     }
 
     fn read(
@@ -237,9 +317,7 @@ impl FileSystem {
         }
         count(&self.counters.reads, 1);
         count(&self.counters.bytes, done as u64);
-        let flags = StatxFlags::BASIC_STATS;
-        let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, flags).map_err(errno)?;
-        if attributes(&statx)?.generation() == generation { Ok(()) } else { Err(Errno::ESTALE) }
+        self.verify(file, generation)
     }
 
     pub(super) fn statistics(&self, path: &ViewPath) -> Result<Statistics, Errno> {
@@ -259,6 +337,24 @@ impl FileSystem {
     }
 }
 
+/// Calls with a buffer that is large enough, however often the answer grows in between.
+fn grow(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Result<Vec<u8>, Errno> {
+    let mut space = vec![0; 1024];
+    loop {
+        match call(&mut space) {
+            Ok(len) => {
+                space.truncate(len);
+                return Ok(space);
+            }
+            Err(rustix::io::Errno::RANGE) if space.len() < 2 * XATTR_BYTES_MAX => {
+                let larger = 4 * space.len();
+                space.resize(larger, 0);
+            }
+            Err(error) => return Err(errno(error)),
+        }
+    }
+}
+
 struct Name {
     name: std::ffi::CString,
     /// `None` where the file system's `readdir` does not say.
@@ -271,6 +367,11 @@ fn absolute(path: &ViewPath) -> PathBuf {
     bytes.push(b'/');
     bytes.extend_from_slice(path.as_bytes());
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// The path by which an `O_PATH` descriptor is used where the descriptor itself is not taken.
+fn through(named: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", named.as_raw_fd())
 }
 
 fn as_path(name: &CStr) -> &Path {

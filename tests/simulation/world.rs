@@ -427,7 +427,7 @@ impl World {
             Output::Copy { pull, key, from, into, checksum } => {
                 let bytes = match from {
                     CopyFrom::Message => payload.expect("the message had one").clone(),
-                    CopyFrom::Listing(job) => {
+                    CopyFrom::Source(job) => {
                         Bytes::Listing(self.members[rank].listings.remove(&job).expect("listed"))
                     }
                 };
@@ -445,7 +445,7 @@ impl World {
             Output::Disconnect { link, violation } => {
                 panic!("rank {rank} accuses link {link}: {violation}")
             }
-            Output::DropListing(job) => {
+            Output::DropEncoded(job) => {
                 self.members[rank].listings.remove(&job);
             }
         }
@@ -519,11 +519,11 @@ impl World {
                     Some(entry) => SourceAnswer::Present(entry.clone()),
                     None => SourceAnswer::Absent,
                 },
-                SourceRequest::Directory => {
+                SourceRequest::Encoded => {
                     let listing = self.source.listing(&key.path).expect("exists").clone();
                     let len = listing.len() as u32;
                     self.members[rank].listings.insert(job, listing);
-                    SourceAnswer::Directory(len)
+                    SourceAnswer::Encoded(len)
                 }
                 SourceRequest::Block(into) => {
                     let bytes = Bytes::of(key, &self.source);

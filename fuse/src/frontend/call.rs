@@ -48,6 +48,8 @@ fn is_answer(errno: Errno) -> bool {
             | Errno::ENAMETOOLONG
             | Errno::ELOOP
             | Errno::ENODATA
+            | Errno::ENXIO
+            | Errno::ERANGE
             | Errno::EOPNOTSUPP
     )
 }

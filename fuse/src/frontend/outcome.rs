@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use copper_engine::{Answer, InodeNumber, Looked as Name, Piece, View};
-use copper_proto::{Attributes, Directory, Errno, Statistics};
+use copper_proto::{Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics};
 use fuser::{
-    Generation, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyStatfs,
+    Generation, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
+    ReplyStatfs, ReplyXattr,
 };
 
 use super::call::Call;
@@ -234,6 +235,109 @@ impl<V: View> Outcome<V> for Measured {
                 statistics.name_bytes_max,
                 statistics.fragment_bytes,
             ),
+            Err(errno) => {
+                call.failed(&context.counters, errno);
+                self.reply.error(kernel_errno(errno));
+            }
+        }
+    }
+}
+
+/// Where LSEEK looks from, and what for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Seeking {
+    /// `SEEK_DATA`.
+    Data(u64),
+    /// `SEEK_HOLE`.
+    Hole(u64),
+}
+
+/// LSEEK.
+pub(super) struct Sought {
+    pub(super) seeking: Seeking,
+    pub(super) reply: ReplyLseek,
+}
+
+impl<V: View> Outcome<V> for Sought {
+    type Value = Arc<DataRanges>;
+
+    fn value(answer: Answer<V::Bytes>) -> Option<Arc<DataRanges>> {
+        if let Answer::DataRanges(ranges) = answer { Some(ranges) } else { None }
+    }
+
+    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Arc<DataRanges>, Errno>) {
+        let offset = outcome.and_then(|ranges| {
+            let offset = match self.seeking {
+                Seeking::Data(offset) => ranges.data_from(offset),
+                Seeking::Hole(offset) => ranges.hole_from(offset),
+            };
+            offset.and_then(|offset| i64::try_from(offset).ok()).ok_or(Errno::ENXIO)
+        });
+        match offset {
+            Ok(offset) => self.reply.offset(offset),
+            Err(errno) => {
+                call.failed(&context.counters, errno);
+                self.reply.error(kernel_errno(errno));
+            }
+        }
+    }
+}
+
+/// GETXATTR of a name, or LISTXATTR.
+pub(super) struct Extended {
+    pub(super) name: Option<Box<[u8]>>,
+    /// Room for the answer in bytes; 0 asks for its size.
+    pub(super) room: u32,
+    pub(super) reply: ReplyXattr,
+}
+
+impl Extended {
+    fn bytes(&self, attributes: &ExtendedAttributes) -> Result<Vec<u8>, Errno> {
+        let bytes = match &self.name {
+            None if attributes.is_supported() => {
+                attributes.names().flat_map(|name| [name, b"\0"].concat()).collect()
+            }
+            None => return Err(Errno::EOPNOTSUPP),
+            Some(name) => match attributes.get(name) {
+                Some(value) => value.to_vec(),
+                None if attributes.is_supported() && has_namespace(name) => {
+                    return Err(Errno::ENODATA);
+                }
+                None => return Err(Errno::EOPNOTSUPP),
+            },
+        };
+        if self.room > 0 && bytes.len() > self.room as usize {
+            return Err(Errno::ERANGE);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether Linux's own file systems know names of this kind: others are not supported, rather than
+/// absent.
+fn has_namespace(name: &[u8]) -> bool {
+    [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
+        || [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&name)
+}
+
+impl<V: View> Outcome<V> for Extended {
+    type Value = Arc<ExtendedAttributes>;
+
+    fn value(answer: Answer<V::Bytes>) -> Option<Arc<ExtendedAttributes>> {
+        if let Answer::ExtendedAttributes(attributes) = answer { Some(attributes) } else { None }
+    }
+
+    fn finish(
+        self,
+        context: &Context<V>,
+        call: Call,
+        outcome: Result<Arc<ExtendedAttributes>, Errno>,
+    ) {
+        match outcome.and_then(|attributes| self.bytes(&attributes)) {
+            Ok(bytes) if self.room == 0 => {
+                self.reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            }
+            Ok(bytes) => self.reply.data(&bytes),
             Err(errno) => {
                 call.failed(&context.counters, errno);
                 self.reply.error(kernel_errno(errno));

@@ -1,10 +1,11 @@
 use std::fs::{self, File};
-use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::io::{IsTerminal, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
 use copper_proto::{Errno, FileKind, Timestamp};
+use rustix::fs::SeekFrom;
 
 use crate::stage::Stage;
 use crate::tree::{ROOT, Tree};
@@ -117,36 +118,48 @@ fn no_file_is_a_terminal() {
 }
 
 #[test]
-fn a_file_is_one_run_of_data_without_holes() {
+fn data_and_holes_are_the_sources() {
     let mut tree = Tree::new();
     tree.file(ROOT, "file", &bytes(10_000));
     let stage = Stage::new(tree);
-    let file = File::open(stage.path("file")).expect("open");
-    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)), Ok(10_000));
-    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(77)), Ok(77));
-    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(5)), Ok(10_000));
-    assert_eq!(stage.mounted.counters().other, 1, "the kernel asks once");
-    let mut file = file;
-    file.seek(SeekFrom::End(-3)).expect("seek");
-    let mut end = Vec::new();
-    file.read_to_end(&mut end).expect("read");
-    assert_eq!(end, bytes(10_000)[9_997..]);
+    for how in [How::Now, How::Later] {
+        stage.view.choose(move |_| how);
+        let mut file = File::open(stage.path("file")).expect("open");
+        let seek = |position| rustix::fs::seek(&file, position);
+        assert_eq!(seek(SeekFrom::Hole(0)), Ok(4096));
+        assert_eq!(seek(SeekFrom::Data(77)), Ok(77));
+        assert_eq!(seek(SeekFrom::Data(5000)), Ok(8192));
+        assert_eq!(seek(SeekFrom::Hole(9000)), Ok(10_000));
+        assert_eq!(seek(SeekFrom::Data(10_000)), Err(rustix::io::Errno::NXIO));
+        assert_eq!(seek(SeekFrom::Hole(10_000)), Err(rustix::io::Errno::NXIO));
+        assert_eq!(seek(SeekFrom::End(-3)), Ok(9_997));
+        let mut end = Vec::new();
+        file.read_to_end(&mut end).expect("read");
+        assert_eq!(end, bytes(10_000)[9_997..]);
+    }
+    assert_eq!(stage.mounted.counters().lseek, 12, "the kernel moves to the end by itself");
 }
 
 #[test]
-fn extended_attributes_are_not_supported_and_asked_for_once() {
+fn extended_attributes_are_the_sources() {
+    use rustix::io::Errno;
     let mut tree = Tree::new();
     tree.file(ROOT, "file", b"x");
     let stage = Stage::new(tree);
     let path = stage.path("file");
-    let mut value = [0u8; 16];
-    for _ in 0..3 {
-        let got = rustix::fs::getxattr(&path, "user.x", &mut value);
-        assert_eq!(got, Err(rustix::io::Errno::OPNOTSUPP));
-        let listed = rustix::fs::listxattr(&path, &mut value);
-        assert!(matches!(listed, Err(rustix::io::Errno::OPNOTSUPP) | Ok(0)), "{listed:?}");
+    for how in [How::Now, How::Later] {
+        stage.view.choose(move |_| how);
+        let mut value = [0u8; 64];
+        assert_eq!(rustix::fs::getxattr(&path, "user.x", &mut value), Ok(5));
+        assert_eq!(&value[..5], b"value");
+        assert_eq!(rustix::fs::getxattr(&path, "user.empty", &mut value), Ok(0));
+        assert_eq!(rustix::fs::getxattr(&path, "user.none", &mut value), Err(Errno::NODATA));
+        assert_eq!(rustix::fs::getxattr(&path, "user.x", &mut value[..2]), Err(Errno::RANGE));
+        assert_eq!(rustix::fs::getxattr(&path, "none", &mut value), Err(Errno::OPNOTSUPP));
+        assert_eq!(rustix::fs::listxattr(&path, &mut value), Ok(18));
+        assert_eq!(&value[..18], b"user.x\0user.empty\0");
+        assert_eq!(rustix::fs::listxattr(&path, &mut value[..17]), Err(Errno::RANGE));
     }
-    assert!(stage.mounted.counters().other <= 2);
 }
 
 #[test]

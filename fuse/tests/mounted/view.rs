@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use copper_engine::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, View};
 use copper_fuse::Pending;
-use copper_proto::{Attributes, Directory, Errno, Statistics, Ticket};
+use copper_proto::{
+    Attributes, DataRanges, DataRangesBuilder, Directory, Errno, ExtendedAttributes, Statistics,
+    Ticket,
+};
 
 use crate::tree::{Content, NodeIndex, Tree};
 
@@ -170,6 +173,14 @@ impl TestView {
             .collect())
     }
 
+    /// Of every file the first page is data, and the third.
+    fn ranges(&self, inode: InodeNumber) -> Result<Arc<DataRanges>, Errno> {
+        let mut builder = DataRangesBuilder::new(self.stat(inode)?.size);
+        builder.push(0, 4096);
+        builder.push(8192, 12_288);
+        Ok(Arc::new(builder.finish()))
+    }
+
     fn answer(&self, question: &Question) -> Result<Answer<Bytes>, Errno> {
         match question {
             Question::Lookup { parent, name } => self.look(*parent, name).map(Answer::Looked),
@@ -179,6 +190,8 @@ impl TestView {
             Question::Read { inode, offset, len } => {
                 self.data(*inode, *offset, *len).map(Answer::Data)
             }
+            Question::ExtendedAttributes(_) => Ok(Answer::ExtendedAttributes(extended())),
+            Question::DataRanges(inode) => self.ranges(*inode).map(Answer::DataRanges),
             Question::Statistics(_) => Ok(Answer::Statistics(STATISTICS)),
         }
     }
@@ -194,6 +207,12 @@ pub(crate) const STATISTICS: Statistics = Statistics {
     fragment_bytes: 4096,
     name_bytes_max: 255,
 };
+
+/// What every file has.
+fn extended() -> Arc<ExtendedAttributes> {
+    let pair = |name: &[u8], value: &[u8]| (name.into(), value.into());
+    Arc::new(ExtendedAttributes::new(vec![pair(b"user.x", b"value"), pair(b"user.empty", b"")]))
+}
 
 fn inode_of(node: NodeIndex) -> InodeNumber {
     InodeNumber(node as u64 + 1)
@@ -246,6 +265,14 @@ impl View for TestView {
     fn read(&self, inode: InodeNumber, offset: u64, len: u32) -> Now<Vec<Piece<Bytes>>> {
         let question = Question::Read { inode, offset, len };
         self.now(question, || self.data(inode, offset, len))
+    }
+
+    fn extended_attributes(&self, inode: InodeNumber) -> Now<Arc<ExtendedAttributes>> {
+        self.now(Question::ExtendedAttributes(inode), || Ok(extended()))
+    }
+
+    fn data_ranges(&self, inode: InodeNumber) -> Now<Arc<DataRanges>> {
+        self.now(Question::DataRanges(inode), || self.ranges(inode))
     }
 
     fn forget(&self, inode: InodeNumber, count: u64) {

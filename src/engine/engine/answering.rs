@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use copper_cache::policy::{LookupPlan, lookup_plan};
 use copper_proto::{
-    Attributes, Directory, Entry, Errno, Held, Key, Outcome, Tick, Ticket, ViewPath, What,
+    Attributes, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind, Held, Key,
+    Outcome, Tick, Ticket, ViewPath, What,
 };
 
 use super::Engine;
@@ -24,6 +25,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Question::Attributes(inode)
             | Question::Target(inode)
             | Question::Directory(inode)
+            | Question::ExtendedAttributes(inode)
+            | Question::DataRanges(inode)
             | Question::Statistics(inode) => *inode,
         };
         let Some(inode) = self.inodes.get(number) else {
@@ -49,13 +52,36 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let key = key(What::Statistics);
                 self.want(Step::Statistics { question }, key);
             }
-            Question::Read { offset, len, .. } => match inode.attributes() {
-                Some(attributes) => self.read(question, &inode, &attributes, offset, len),
+            Question::ExtendedAttributes(_) => {
+                let key = key(What::ExtendedAttributes);
+                self.want(Step::ExtendedAttributes { question, inode }, key);
+            }
+            Question::Read { .. } | Question::DataRanges(_) => match inode.attributes() {
+                Some(attributes) => self.on_content(question, inode, &attributes, &what),
                 None => {
                     let key = key(What::Entry);
-                    self.want(Step::Size { question, inode, offset, len }, key);
+                    self.want(Step::Size { question, inode, then: what }, key);
                 }
             },
+        }
+    }
+
+    /// A question that needs the file's attributes: its size, its generation.
+    fn on_content(
+        &mut self,
+        question: Ticket,
+        inode: Arc<Inode<M::Filled>>,
+        attributes: &Attributes,
+        what: &Question,
+    ) {
+        if let Question::Read { offset, len, .. } = *what {
+            self.read(question, &inode, attributes, offset, len);
+        } else if attributes.kind == FileKind::Regular {
+            let what = What::DataRanges { generation: attributes.generation() };
+            let key = Key { path: inode.path.clone(), what };
+            self.want(Step::DataRanges { question, inode, size: attributes.size }, key);
+        } else {
+            self.answers.answer(question, Err(Errno::EINVAL));
         }
     }
 
@@ -105,15 +131,16 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 self.answers.answer(question, looked.map(Answer::Looked));
             }
             Step::Attributes { question, inode } => {
-                let entry = present(outcome);
-                let entry = entry.inspect(|entry| inode.learn(entry));
-                let attributes = entry.map(|entry| Answer::Attributes(entry.attributes));
+                let attributes = present(outcome).map(|entry| {
+                    self.inodes.learn(&inode, &entry);
+                    Answer::Attributes(inode.attributes().expect("just learnt"))
+                });
                 self.answers.answer(question, attributes);
             }
             Step::Target { question, inode } => {
                 let target = present(outcome).and_then(|entry| {
-                    inode.learn(&entry);
-                    entry.target.map(Answer::Target).ok_or(Errno::EINVAL)
+                    self.inodes.learn(&inode, &entry);
+                    inode.target().map(Answer::Target).ok_or(Errno::EINVAL)
                 });
                 self.answers.answer(question, target);
             }
@@ -121,13 +148,31 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let directory = outcome.map(|outcome| self.list(&inode, outcome));
                 self.answers.answer(question, directory.map(Answer::Directory));
             }
-            Step::Size { question, inode, offset, len } => match present(outcome) {
+            Step::Size { question, inode, then } => match present(outcome) {
                 Ok(entry) => {
-                    inode.learn(&entry);
-                    self.read(question, &inode, &entry.attributes, offset, len);
+                    self.inodes.learn(&inode, &entry);
+                    self.on_content(question, inode, &entry.attributes, &then);
                 }
                 Err(errno) => self.answers.answer(question, Err(errno)),
             },
+            Step::ExtendedAttributes { question, inode } => {
+                let attributes = outcome.map(|outcome| {
+                    let bytes = self.slots.bytes(object(outcome).extent).as_ref();
+                    let decoded = ExtendedAttributes::decode(bytes);
+                    let decoded = decoded.expect("it was checked when it came");
+                    Answer::ExtendedAttributes(inode.learn_extended_attributes(decoded))
+                });
+                self.answers.answer(question, attributes);
+            }
+            Step::DataRanges { question, inode, size } => {
+                let ranges = outcome.map(|outcome| {
+                    let bytes = self.slots.bytes(object(outcome).extent).as_ref();
+                    let decoded = DataRanges::decode(bytes, size);
+                    let decoded = decoded.expect("it was checked when it came");
+                    Answer::DataRanges(inode.learn_data_ranges(decoded))
+                });
+                self.answers.answer(question, ranges);
+            }
             Step::Block { read, part, span, inode } => {
                 let piece = outcome.map(|outcome| {
                     let Held { extent, .. } = object(outcome);
@@ -262,7 +307,7 @@ fn object(outcome: Outcome) -> Held {
     match outcome {
         Outcome::Object(held) => held,
         Outcome::Present(_) | Outcome::Absent(_) | Outcome::Statistics(_) => {
-            unreachable!("a directory or a block was asked for")
+            unreachable!("an object was asked for")
         }
     }
 }

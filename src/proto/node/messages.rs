@@ -75,9 +75,13 @@ impl Node {
             (What::Statistics, Reply::Statistics(statistics)) => {
                 self.complete(id, Ok(Outcome::Statistics(statistics)), now, store);
             }
-            (What::Directory | What::Block { .. }, Reply::Inline { len, checksum })
-                if fits(key.what, len) =>
-            {
+            (
+                What::Directory
+                | What::Block { .. }
+                | What::ExtendedAttributes
+                | What::DataRanges { .. },
+                Reply::Inline { len, checksum },
+            ) if fits(key.what, len) => {
                 self.counters.inlined += 1;
                 match store.allocate(len) {
                     Some(into) => {
@@ -96,7 +100,10 @@ impl Node {
                 }
             }
             (
-                What::Directory | What::Block { .. },
+                What::Directory
+                | What::Block { .. }
+                | What::ExtendedAttributes
+                | What::DataRanges { .. },
                 Reply::Grant { lease, offset, len, checksum },
             ) => {
                 let Upstream::Parent(parent) = &mut self.upstream else {
@@ -111,7 +118,12 @@ impl Node {
             }
             (_, Reply::Failed(errno)) => self.complete(id, Err(errno), now, store),
             (
-                What::Entry | What::Directory | What::Block { .. } | What::Statistics,
+                What::Entry
+                | What::Directory
+                | What::Block { .. }
+                | What::ExtendedAttributes
+                | What::DataRanges { .. }
+                | What::Statistics,
                 Reply::Present(_)
                 | Reply::Absent { .. }
                 | Reply::Statistics(_)
@@ -126,7 +138,9 @@ impl Node {
 /// Whether an object of this kind can have this many bytes.
 fn fits(what: What, len: u32) -> bool {
     match what {
-        What::Directory => len > 0 && len <= EXTENT_BYTES_MAX,
+        What::Directory | What::ExtendedAttributes | What::DataRanges { .. } => {
+            len > 0 && len <= EXTENT_BYTES_MAX
+        }
         What::Block { index, generation } => len == index.len(generation.size),
         What::Entry | What::Statistics => false,
     }

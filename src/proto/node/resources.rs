@@ -57,7 +57,14 @@ impl Node {
                 (Need::Pull(grant), _) => grant.len,
                 (Need::Fill(_, len), _) => len,
                 (Need::Read, What::Block { index, generation }) => index.len(generation.size),
-                (Need::Read, What::Entry | What::Directory | What::Statistics) => {
+                (
+                    Need::Read,
+                    What::Entry
+                    | What::Directory
+                    | What::ExtendedAttributes
+                    | What::DataRanges { .. }
+                    | What::Statistics,
+                ) => {
                     unreachable!("only blocks are read into an extent")
                 }
             };
@@ -91,7 +98,7 @@ impl Node {
     ) {
         match need {
             Need::Pull(grant) => self.close_lease(Some((grant.link, grant.lease)), now),
-            Need::Fill(job, _) => self.outputs.push_back(Output::DropListing(job)),
+            Need::Fill(job, _) => self.outputs.push_back(Output::DropEncoded(job)),
             Need::Read => {}
         }
         self.complete(id, Err(errno), now, store);
@@ -112,7 +119,7 @@ impl Node {
             }
             Need::Fill(job, _) => {
                 let pull = self.pulling(id, into, None, now);
-                let (key, from) = (self.key_of(id), CopyFrom::Listing(job));
+                let (key, from) = (self.key_of(id), CopyFrom::Source(job));
                 self.outputs.push_back(Output::Copy { pull, key, from, into, checksum: None });
             }
             Need::Read => self.read_source(id, Some(into)),
@@ -128,10 +135,19 @@ impl Node {
         let request = match (key.what, extent) {
             (What::Block { .. }, Some(extent)) => SourceRequest::Block(extent),
             (What::Entry, None) => SourceRequest::Entry,
-            (What::Directory, None) => SourceRequest::Directory,
+            (What::Directory | What::ExtendedAttributes | What::DataRanges { .. }, None) => {
+                SourceRequest::Encoded
+            }
             (What::Statistics, None) => SourceRequest::Statistics,
             (What::Block { .. }, None)
-            | (What::Entry | What::Directory | What::Statistics, Some(_)) => {
+            | (
+                What::Entry
+                | What::Directory
+                | What::ExtendedAttributes
+                | What::DataRanges { .. }
+                | What::Statistics,
+                Some(_),
+            ) => {
                 unreachable!("blocks, and only blocks, are read into an extent")
             }
         };
@@ -165,7 +181,11 @@ impl Node {
                         self.fetches.set(id, State::Starved(Need::Read));
                         self.feed_starved(now, store);
                     }
-                    What::Entry | What::Directory | What::Statistics => self.read_source(id, None),
+                    What::Entry
+                    | What::Directory
+                    | What::ExtendedAttributes
+                    | What::DataRanges { .. }
+                    | What::Statistics => self.read_source(id, None),
                 },
                 Upstream::Parent(parent) if parent.has_credit() => {
                     let request = parent.ask(id);

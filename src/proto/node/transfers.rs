@@ -98,11 +98,11 @@ impl Node {
             (Ok(SourceAnswer::Statistics(statistics)), None) => {
                 self.complete(id, Ok(Outcome::Statistics(statistics)), now, store);
             }
-            (Ok(SourceAnswer::Directory(len)), None) if len <= EXTENT_BYTES_MAX => {
+            (Ok(SourceAnswer::Encoded(len)), None) if len <= EXTENT_BYTES_MAX => {
                 self.fetches.set(id, State::Starved(Need::Fill(job, len)));
             }
-            (Ok(SourceAnswer::Directory(_)), None) => {
-                self.outputs.push_back(Output::DropListing(job));
+            (Ok(SourceAnswer::Encoded(_)), None) => {
+                self.outputs.push_back(Output::DropEncoded(job));
                 self.complete(id, Err(Errno::EFBIG), now, store);
             }
             (Ok(SourceAnswer::Block(checksum)), Some(extent)) => {
