@@ -581,6 +581,10 @@ fn extended_attributes_are_the_source_s() {
         answers
     };
     let job = Job::launch(&scratch, 3);
+    for name in ["security.selinux", "system.posix_acl_access"] {
+        let got = sys::getxattr(job.view(0, &plain), name, &mut [0_u8; 8][..]);
+        assert_eq!(got, Err(rustix::io::Errno::OPNOTSUPP), "{name}");
+    }
     for rank in 0..job.ranks() {
         for path in [&file, &plain, &tree.path("directory"), &tree.path("link"), &tree.path(".")] {
             assert_eq!(answers(&job.view(rank, path)), answers(path), "{}", path.display());

@@ -83,6 +83,10 @@ counters! {
     errors,
     /// Requests that the watchdog answered because nobody else did.
     expired,
+    /// Ranges of pages that were put into the kernel's cache before it asked.
+    stores,
+    /// Bytes of them.
+    store_bytes,
     /// Bytes of READ replies.
     read_bytes,
     /// The largest READ so far, in bytes: what the kernel makes of the read-ahead it was granted.

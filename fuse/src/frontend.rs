@@ -34,10 +34,11 @@ use fuser::{
 use crate::counters::Counters;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
 use crate::pending::{Complete, Pending};
+use crate::stores::Stores;
 use call::Call;
 use outcome::{
     Attributed, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read, Seeking,
-    Sought,
+    Sought, is_access_list,
 };
 
 /// `lseek`'s numbers, as Linux has them.
@@ -49,6 +50,7 @@ pub(crate) struct Context<V: View> {
     pub(crate) view: Arc<V>,
     pub(crate) pending: Arc<Pending<V::Bytes>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) stores: Stores<V::Bytes>,
     /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
     pub(crate) device: OwnedFd,
     pub(crate) asked: KernelFeatures,
@@ -198,7 +200,12 @@ impl<V: View> Filesystem for Frontend<V> {
         self.counters().read_request_bytes_max.raise(len.into());
         let (call, inode) = (Call::new("read", request, inode), number(inode));
         let now = self.view().read(inode, offset, len);
-        self.answer(call, now, Read { len, reply }, Question::Read { inode, offset, len });
+        self.answer(
+            call,
+            now,
+            Read { inode, offset, len, reply },
+            Question::Read { inode, offset, len },
+        );
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -323,7 +330,11 @@ impl<V: View> Filesystem for Frontend<V> {
     ) {
         self.counters().getxattr.count();
         let (call, inode) = (Call::new("getxattr", request, inode), number(inode));
-        let now = self.view().extended_attributes(inode);
+        let now = if !self.context.access_lists && is_access_list(name.as_bytes()) {
+            Now::Answered(Err(Errno::EOPNOTSUPP))
+        } else {
+            self.view().extended_attributes(inode)
+        };
         let name = Some(name.as_bytes().into());
         let outcome = Extended { name, room, reply };
         self.answer(call, now, outcome, Question::ExtendedAttributes(inode));

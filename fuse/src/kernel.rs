@@ -61,6 +61,9 @@ features! {
     LongTimeouts = "long-timeouts",
     /// Look-ups and listings in one directory go on side by side.
     ParallelDirops = "parallel-dirops",
+    /// What follows a shared library's header is given to the kernel before it asks. Needs
+    /// [`Feature::KeepCache`].
+    StoreLibraries = "store-libraries",
     /// Pages are not thrown away when attributes seem to have changed.
     ExplicitInvalidation = "explicit-invalidation",
 }
@@ -171,6 +174,8 @@ pub(crate) struct Policy {
     pub(crate) open: Opening,
     /// The same of directories.
     pub(crate) opendir: Opening,
+    /// Whether libraries are stored.
+    pub(crate) store_libraries: bool,
     /// Whether the kernel is told to stop asking to flush.
     pub(crate) flush: Flushing,
 }
@@ -206,6 +211,7 @@ fn flag(feature: Feature) -> Option<InitFlags> {
         | Feature::KeepCache
         | Feature::CacheDirectories
         | Feature::Negatives
+        | Feature::StoreLibraries
         | Feature::LongTimeouts => None,
     }
 }
@@ -217,7 +223,7 @@ fn grant(asked: KernelFeatures, capabilities: InitFlags) -> KernelFeatures {
         // A kernel that opens alone keeps its cache, whatever we would have said (fuse_file_open
         // in fs/fuse/file.c).
         let consistent = match feature {
-            Feature::NoOpen => asked.has(Feature::KeepCache),
+            Feature::NoOpen | Feature::StoreLibraries => asked.has(Feature::KeepCache),
             Feature::NoOpendir => asked.has(Feature::CacheDirectories),
             _ => true,
         };
@@ -273,6 +279,7 @@ pub(crate) fn policy(granted: KernelFeatures) -> Policy {
         negatives: granted.has(Feature::Negatives),
         open: opening(Feature::NoOpen, flags(Feature::KeepCache, FopenFlags::FOPEN_KEEP_CACHE)),
         opendir: opening(Feature::NoOpendir, flags(Feature::CacheDirectories, cached_directory)),
+        store_libraries: granted.has(Feature::StoreLibraries),
         flush: if granted.has(Feature::NoFlush) { Flushing::Alone } else { Flushing::Told },
     }
 }

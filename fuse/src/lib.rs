@@ -24,6 +24,7 @@ pub mod mount_point;
 pub mod mount_table;
 pub mod pending;
 pub mod session;
+mod stores;
 mod watchdog;
 
 pub use counters::{CounterValues, Counters};

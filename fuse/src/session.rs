@@ -32,6 +32,7 @@ use crate::mount::{MountError, MountOptions, UnmountError, Unmounted, mount, unm
 use crate::mount_point::{MountPointError, prepare, remove_created};
 use crate::mount_table::{DeviceId, MountId};
 use crate::pending::Pending;
+use crate::stores::stores;
 use crate::watchdog;
 
 /// Threads that take requests. A request that the node can answer takes microseconds, and the
@@ -192,8 +193,10 @@ impl Mounted {
                 view.forget(inode, 1);
             }
         });
+        let (stores, storing) = stores();
         let frontend = Frontend::new(Context {
             view,
+            stores,
             pending: Arc::clone(&pending),
             counters: Arc::clone(&self.counters),
             device: descriptor.try_clone().map_err(SessionError::Handshake)?,
@@ -212,6 +215,9 @@ impl Mounted {
         // Who may enter is the kernel's to check, by the option allow_other.
         let session = Session::from_fd(frontend, descriptor, SessionACL::All, config)
             .map_err(SessionError::Handshake)?;
+        storing
+            .start(session.notifier(), Arc::clone(&self.counters))
+            .map_err(SessionError::Thread)?;
         watchdog::start(Arc::clone(&pending)).map_err(SessionError::Thread)?;
         let end = Arc::clone(&self.end);
         let point = self.point.clone();

@@ -122,6 +122,8 @@ impl<V: View> Outcome<V> for Pointed {
 
 /// READ.
 pub(super) struct Read {
+    pub(super) inode: InodeNumber,
+    pub(super) offset: u64,
     pub(super) len: u32,
     pub(super) reply: ReplyData,
 }
@@ -147,7 +149,14 @@ impl<V: View> Outcome<V> for Read {
         // One reply is one slice: only what crosses a block's end has to be copied together.
         match &pieces[..] {
             [] => self.reply.data(&[]),
-            [piece] => self.reply.data(piece.as_ref()),
+            [piece] => {
+                self.reply.data(piece.as_ref());
+                // After the reply: nobody waits for it.
+                if context.policy().store_libraries {
+                    let Read { inode, offset, len, .. } = self;
+                    context.stores.answered(&*context.view, inode, offset, len, piece.as_ref());
+                }
+            }
             _ => {
                 let mut joined = Vec::with_capacity(bytes);
                 pieces.iter().for_each(|piece| joined.extend_from_slice(piece.as_ref()));
@@ -292,15 +301,16 @@ pub(super) struct Extended {
 }
 
 impl Extended {
-    fn bytes(&self, attributes: &ExtendedAttributes) -> Result<Vec<u8>, Errno> {
+    fn bytes(&self, attributes: &ExtendedAttributes, access_lists: bool) -> Result<Vec<u8>, Errno> {
         let bytes = match &self.name {
             None if attributes.is_supported() => {
-                attributes.names().flat_map(|name| [name, b"\0"].concat()).collect()
+                let names = attributes.names().filter(|name| access_lists || !is_access_list(name));
+                names.flat_map(|name| [name, b"\0"].concat()).collect()
             }
             None => return Err(Errno::EOPNOTSUPP),
             Some(name) => match attributes.get(name) {
                 Some(value) => value.to_vec(),
-                None if attributes.is_supported() && has_namespace(name) => {
+                None if attributes.is_supported() && can_be_absent(name) => {
                     return Err(Errno::ENODATA);
                 }
                 None => return Err(Errno::EOPNOTSUPP),
@@ -313,11 +323,18 @@ impl Extended {
     }
 }
 
-/// Whether Linux's own file systems know names of this kind: others are not supported, rather than
-/// absent.
-fn has_namespace(name: &[u8]) -> bool {
-    [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.starts_with(space))
-        || [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&name)
+/// Whether it is a POSIX ACL: what a mount for oneself does not know.
+pub(super) fn is_access_list(name: &[u8]) -> bool {
+    [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&name)
+}
+
+/// Whether a file may be without an attribute of this name on a file system that knows it; others
+/// are not supported. A label of SELinux is not: `ls -l` asks for it file by file, twice as many
+/// questions as there are files, until it hears that there are no labels.
+fn can_be_absent(name: &[u8]) -> bool {
+    let space = [&b"user."[..], b"trusted.", b"security."];
+    is_access_list(name)
+        || (space.iter().any(|space| name.starts_with(space)) && name != b"security.selinux")
 }
 
 impl<V: View> Outcome<V> for Extended {
@@ -333,7 +350,8 @@ impl<V: View> Outcome<V> for Extended {
         call: Call,
         outcome: Result<Arc<ExtendedAttributes>, Errno>,
     ) {
-        match outcome.and_then(|attributes| self.bytes(&attributes)) {
+        let access_lists = context.access_lists;
+        match outcome.and_then(|attributes| self.bytes(&attributes, access_lists)) {
             Ok(bytes) if self.room == 0 => {
                 self.reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             }

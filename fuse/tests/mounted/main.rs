@@ -9,6 +9,7 @@ mod mount_points;
 mod mutations;
 mod reading;
 mod stage;
+mod storing;
 mod tree;
 mod view;
 mod waiting;
