@@ -194,9 +194,10 @@ fn start(
     }
     let inodes = Arc::new(inodes);
     let pending = Pending::new(copper_fuse::pending::DEADLINE);
+    let memory = RankArena::new(arena);
     let engine_settings = EngineSettings {
         source_use: source_use(&plan),
-        memory: RankArena(arena),
+        memory: memory.clone(),
         arena_bytes: plan.memory_bytes,
         inodes: Arc::clone(&inodes),
         queue: Arc::clone(&queue),
@@ -254,6 +255,8 @@ fn start(
     claim.record(&record(reporter, &plan.launch, &mounted, &claim)?)?;
     reporter.set_state("ready");
     rendezvous.set_ready();
+    // Not before: it would hold up the launch.
+    memory.warm();
     Ok(Started {
         mounted,
         rendezvous,
