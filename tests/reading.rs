@@ -379,6 +379,9 @@ fn permissions_are_the_source_s_for_an_ordinary_user() {
     tree.directory("search only");
     tree.file("search only/known", 10);
     mode(&tree.path("search only"), 0o711);
+    tree.directory("list only");
+    tree.file("list only/known", 10);
+    mode(&tree.path("list only"), 0o744);
     tree.directory("closed");
     tree.file("closed/file", 10);
     mode(&tree.path("closed"), 0o700);
@@ -407,6 +410,8 @@ fn permissions_are_the_source_s_for_an_ordinary_user() {
         denied(r#"cat "$1/of root""#);
         denied(r#"cat "$1/own""#);
         denied(r#"ls "$1/search only""#);
+        denied(r#"cat "$1/list only/known""#);
+        assert_eq!(allowed(r#"ls "$1/list only""#), "known\n");
         denied(r#"ls "$1/closed""#);
         denied(r#"cat "$1/closed/file""#);
         assert_eq!(allowed(r#"cat "$1/open" | wc -c"#).trim(), "10");

@@ -228,26 +228,59 @@ fn files_are_named_after_what_they_define() {
     }
 }
 
-#[test]
-fn every_promise_has_its_test() {
+/// The promises of docs/SEMANTICS.md by number, each with the tests that it names as `file::test`;
+/// under 0 what stands before the first.
+fn promises() -> BTreeMap<usize, BTreeSet<String>> {
     let text = std::fs::read_to_string(root().join("docs/SEMANTICS.md")).expect("it is there");
-    let mut promises = 0;
-    let mut named = 0;
+    let mut promises: BTreeMap<usize, BTreeSet<String>> = BTreeMap::from([(0, BTreeSet::new())]);
+    let mut current = 0;
     for line in text.lines() {
-        promises += usize::from(line.split_once(". ").is_some_and(|(number, _)| {
-            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        }));
-        for quoted in line.split('`').skip(1).step_by(2) {
-            let Some((file, test)) = quoted.split_once("::") else { continue };
-            if file == "file" {
-                continue;
-            }
-            named += 1;
-            let path = root().join("tests").join(file).with_extension("rs");
-            let source = std::fs::read_to_string(&path).unwrap_or_default();
-            let there = source.contains(&format!("#[test]\nfn {test}()"));
-            assert!(there, "docs/SEMANTICS.md names {quoted}, which is not there");
+        let number = line.split_once(". ").and_then(|(number, _)| number.parse().ok());
+        if let Some(number) = number {
+            assert_eq!(number, current + 1, "promises are numbered one after the other: {line}");
+            current = number;
+        }
+        let quoted = line.split('`').skip(1).step_by(2);
+        let tests = quoted.filter(|it| it.contains("::") && *it != "file::test");
+        promises.entry(current).or_default().extend(tests.map(str::to_owned));
+    }
+    promises
+}
+
+/// The tests of this folder as `file::test`, and whether they mount views.
+fn tests() -> BTreeMap<String, bool> {
+    let mut tests = BTreeMap::new();
+    for entry in std::fs::read_dir(root().join("tests")).expect("the folder of this file") {
+        let path = entry.expect("readable").path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let file = path.file_stem().and_then(|stem| stem.to_str()).expect("UTF-8");
+        let source = std::fs::read_to_string(&path).expect("sources are UTF-8");
+        let mounts = source.contains("\n#[path = \"support/harness.rs\"]\n");
+        for after in source.split("\n#[test]\n").skip(1) {
+            // Other attributes may come before the function.
+            let test = after.lines().find_map(|line| line.strip_prefix("fn "));
+            let (name, _) = test.and_then(|test| test.split_once('(')).expect("a function follows");
+            tests.insert(format!("{file}::{name}"), mounts);
         }
     }
-    assert!(promises > 0 && named >= promises, "{promises} promises name {named} tests");
+    tests
+}
+
+#[test]
+fn every_promise_has_its_test_and_every_test_of_a_view_its_promise() {
+    let (promises, tests) = (promises(), tests());
+    let named: BTreeSet<&String> = promises.values().flatten().collect();
+    for (number, names) in promises.iter().skip(1) {
+        assert!(!names.is_empty(), "promise {number} of docs/SEMANTICS.md names no test");
+    }
+    for name in &named {
+        assert!(tests.contains_key(*name), "docs/SEMANTICS.md names {name}, which is not there");
+    }
+    let of_views = tests.iter().filter(|(_, mounts)| **mounts);
+    let forgotten: Vec<&String> =
+        of_views.map(|(name, _)| name).filter(|name| !named.contains(name)).collect();
+    assert!(forgotten.is_empty(), "no promise of docs/SEMANTICS.md names {forgotten:#?}");
+    assert!(promises.len() > 1 && tests.values().any(|mounts| *mounts), "nothing was looked at");
 }

@@ -327,7 +327,10 @@ fn advice(said: &str) -> &'static str {
             "failed to open /dev/fuse: Permission denied",
             "; users need to read and write it: have its mode set to 0666",
         ),
-        ("user_allow_other", "; mount without allow_other, or ask for that line in the file"),
+        (
+            "user_allow_other",
+            "; have the line user_allow_other added to that file, or do without --allow-other",
+        ),
         (
             "too many FUSE filesystems",
             "; unmount others (fusermount3 -u), or have mount_max raised",
@@ -382,7 +385,7 @@ mod tests {
     fn every_error_is_one_line_and_says_what_to_do() {
         let said = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in \
                     /etc/fuse.conf";
-        assert!(advice(said).contains("without allow_other"));
+        assert!(advice(said).contains("without --allow-other"));
         assert_eq!(advice("something new"), "");
         let missing = require_device(Path::new("/dev/null/../no-fuse-here"));
         assert!(matches!(missing, Err(MountError::System { .. } | MountError::NoDevice)));

@@ -4,7 +4,7 @@
 //! component is a link: the last one is never followed here either.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,23 +102,27 @@ impl FileSystem {
         count(&self.counters.listings, 1);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(absolute(path), flags, Mode::empty()).map_err(errno)?;
-        let names = self.names(&directory, path, passage)?;
+        // Not `Dir::read_from`, which opens the directory again as `.`: that takes the permission to
+        // search it, and to list it takes only the one to read it.
+        let mut directory = Dir::new(directory).map_err(errno)?;
+        let names = self.names(&mut directory, path, passage)?;
+        let directory = directory.fd().map_err(errno)?;
         let with_attributes = carries_attributes(names.len());
         let mut builder = DirectoryBuilder::default();
         for name in names {
-            self.push(&mut builder, &directory, path, &name, with_attributes)?;
+            self.push(&mut builder, directory, path, &name, with_attributes)?;
         }
         Ok(builder.finish())
     }
 
     fn names(
         &self,
-        directory: &OwnedFd,
+        directory: &mut Dir,
         path: &ViewPath,
         passage: Passage,
     ) -> Result<Vec<Name>, Errno> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(directory).map_err(errno)? {
+        for entry in directory {
             let entry = entry.map_err(errno)?;
             let name = entry.file_name().to_bytes();
             if name == b"." || name == b".." || name.len() > NAME_BYTES_MAX {
@@ -141,7 +145,7 @@ impl FileSystem {
     fn push(
         &self,
         builder: &mut DirectoryBuilder,
-        directory: &OwnedFd,
+        directory: BorrowedFd<'_>,
         path: &ViewPath,
         name: &Name,
         with_attributes: bool,

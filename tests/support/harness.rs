@@ -11,6 +11,7 @@
 pub(crate) mod attributes;
 pub(crate) mod command;
 pub(crate) mod job;
+pub(crate) mod lines;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod random;
@@ -23,6 +24,7 @@ pub(crate) mod wait;
 
 pub(crate) use command::{Running, run, shell};
 pub(crate) use job::{Job, Options};
+pub(crate) use lines::assert_same_lines;
 pub(crate) use random::Random;
 pub(crate) use scratch::Scratch;
 pub(crate) use status::Status;

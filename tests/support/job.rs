@@ -75,7 +75,7 @@ pub(crate) fn copper(scratch: &Scratch) -> Command {
 fn copper_as(scratch: &Path, user: &User) -> Command {
     let mut command = match user {
         User::Own => user.command(COPPER),
-        User::Nobody(_) => user.command(program_for_others(scratch)),
+        User::Other(..) => user.command(program_for_others(scratch)),
     };
     command.env("COPPER_RUN_DIR", scratch.join("run")).env_remove("COPPER_LOG").current_dir("/");
     command

@@ -254,6 +254,6 @@ fn helper_ordinary_user() {
     let view = TestView::start(tree(), Arc::clone(&pending));
     let error = Mounted::start(view, pending, &settings).expect_err("not allowed");
     let text = error.to_string();
-    assert!(text.contains("user_allow_other") && text.contains("without allow_other"), "{text}");
+    assert!(text.contains("user_allow_other") && text.contains("without --allow-other"), "{text}");
     assert!(!text.contains('\n') && !point.exists());
 }
