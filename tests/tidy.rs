@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("copper-engine", &["copper-cache", "copper-proto"]),
     ("copper-fuse", &["copper-engine", "copper-proto"]),
     ("copper-launcher", &["copper-proto"]),
+    ("copper-replay", &[]),
     (
         "copper",
         &[
