@@ -56,17 +56,14 @@ case $environment in '' | /*) ;; *) environment=$PWD/$environment ;; esac
 . "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 # shellcheck source=ci/leftovers.sh
 . "$root/ci/leftovers.sh"
+# shellcheck source=ci/environment.sh
+. "$root/ci/environment.sh"
 cd "$root"
 
-# The system's own Python: its standard library is not what is measured.
-python=/usr/bin/python3
-[ -x "$python" ] || python=$(command -v python3) || die "there is no python3"
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' || die "$python is $version; 3.9 or newer is needed"
+find_python
 
-environment=${environment:-$root/.demo}/python$version-$(uname -m)
+base=${environment:-$root/.demo}
 work=$(mktemp -d "${TMPDIR:-/tmp}/copper-demo.XXXXXX")
-part=
 stay=no
 mark="COPPER_RUN_DIR=$work/run"
 copper="$target/release/copper"
@@ -106,20 +103,7 @@ trap 'exit 143' TERM
 say "building Copper (minutes the first time)"
 in_group cargo build --release --locked
 
-if ! cmp -s ci/demo-requirements.txt "$environment/.requirements"; then
-    say "installing numpy, scipy and pandas into $environment"
-    mkdir -p "$(dirname -- "$environment")" || die "set COPPER_DEMO_DIR to a folder that can be written"
-    part=$(mktemp -d "$environment.XXXXXX")
-    in_group "$python" -m pip --disable-pip-version-check --quiet install --root-user-action ignore \
-        --only-binary :all: --target "$part" --requirement ci/demo-requirements.txt ||
-        die "pip could not install them: is there a network, and room on the disk?"
-    cp ci/demo-requirements.txt "$part/.requirements"
-    chmod 755 "$part"
-    # Whole or not at all.
-    rm -rf "$environment"
-    mv -T "$part" "$environment"
-    part=
-fi
+install_environment "$base"
 
 # The launch scripts look for the program here; the daemons write themselves down in `run`.
 mkdir -p "$work/root/bin" "$work/run" "$work/logs"

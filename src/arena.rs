@@ -75,8 +75,8 @@ impl Pages {
 
     fn use_up_to(&self, end: usize) {
         let used = self.used.fetch_max(end, Ordering::Relaxed).max(end);
-        // Half of it is left when the thread begins.
-        if used + self.ahead / 2 > self.prepared.load(Ordering::Relaxed)
+        // A quarter of it is left when the thread begins.
+        if used + self.ahead / 4 > self.prepared.load(Ordering::Relaxed)
             && let Some(wake) = &self.wake
         {
             // It is awake already, or there is none.

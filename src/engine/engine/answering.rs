@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use copper_cache::policy::{LookupPlan, lookup_plan};
+use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan};
 use copper_proto::{
     Attributes, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind, Held, Key,
     Outcome, Tick, Ticket, ViewPath, What,
@@ -202,8 +202,13 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             self.answers.answer(question, looked.map(Answer::Looked));
             return;
         }
-        let lookups = parent.lookups.fetch_add(1, Ordering::Relaxed);
-        match lookup_plan(lookups) {
+        let above = self.inodes.get(self.inodes.parent(parent.number));
+        let looked_in = LookedIn {
+            lookups_before: parent.lookups.fetch_add(1, Ordering::Relaxed),
+            within_listed: above.is_some_and(|above| above.listing().is_some()),
+            size: parent.attributes().map(|attributes| attributes.size),
+        };
+        match lookup_plan(looked_in) {
             LookupPlan::Listing if may_list(&parent) => {
                 let key = Key { path: parent.path.clone(), what: What::Directory };
                 self.want(Step::Listing { question, parent, name }, key);
