@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -186,8 +186,10 @@ fn a_view_shows_no_view() {
     let beside = scratch.join("views_data");
     fs::create_dir(&beside).expect("it is ours");
     fs::write(beside.join("file"), "seen").expect("it is ours");
-    let job = Job::launch(&scratch, 3);
-    let other = Job::launch_at(&scratch, &scratch.join("other"), 1, &Options::default());
+    // With one thread each: whoever came back to himself would wait for ever.
+    let options = Options::with(&["--fuse-threads", "1"]);
+    let job = Job::launch_with(&scratch, 3, &options);
+    let other = Job::launch_at(&scratch, &scratch.join("other"), 1, &options);
     for rank in 0..job.ranks() {
         let shown = job.view(rank, scratch.path());
         let find = |path: &Path| run(Command::new("find").arg(path), BOUND).success();
@@ -204,4 +206,37 @@ fn a_view_shows_no_view() {
     }
     let shown = other.view(0, &scratch.join("views"));
     assert_eq!(run(Command::new("find").arg(shown), BOUND).success().lines().count(), 4);
+}
+
+#[test]
+fn views_inside_each_other_answer_with_one_thread_each() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let file = tree.file("file", 100_000);
+    let expected = fs::read(&file).expect("it is ours");
+    let options = Options::with(&["--fuse-threads", "1"]);
+    let mut outer = Job::launch_with(&scratch, 2, &options);
+    // The inner view's mount point lies in the outer view, as a folder of the source.
+    fs::create_dir_all(scratch.join("inner/0")).expect("it is ours");
+    let inner = outer.view(0, &scratch.join("inner"));
+    let inner_launch = |command| run(command, BOUND).success();
+    inner_launch(&mut support::job::launch_command(&scratch, &inner, 1, &options));
+    let below = |view: &Path, path: &Path| view.join(path.strip_prefix("/").expect("absolute"));
+    let inner_view = inner.join("0");
+    let read = |path: PathBuf| within(BOUND, "reading", move || fs::read(path)).expect("readable");
+    for _ in 0..2 {
+        assert!(read(below(&inner_view, &file)) == expected);
+        assert!(read(outer.view(1, &file)) == expected);
+    }
+    // Each shows an empty folder where the other, or it itself, is.
+    let names = |path: PathBuf| run(Command::new("ls").arg(path), BOUND).success();
+    for hidden in [outer.views[0].clone(), outer.views[1].clone(), scratch.join("inner/0")] {
+        assert_eq!(names(below(&inner_view, &hidden)), "", "{}", hidden.display());
+    }
+    assert_eq!(names(outer.view(1, &outer.views[0])), "");
+    let walked = run(Command::new("find").arg(below(&inner_view, scratch.path())), BOUND).success();
+    assert!(walked.lines().count() < 60, "the end is near: {walked}");
+    let mut stop = support::job::copper(&scratch);
+    run(stop.arg("stop").arg("-v").arg(&inner), BOUND).success();
+    outer.stop();
 }

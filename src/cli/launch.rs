@@ -76,6 +76,10 @@ pub(super) struct LaunchArguments {
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
 
+    /// Threads of each rank that answer the kernel
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    fuse_threads: u16,
+
     /// How long each engine spins for more work before it sleeps, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u32,
@@ -146,6 +150,8 @@ fn common_arguments(
         arguments.ready_timeout.to_string().into(),
         "--spin-us".into(),
         arguments.spin_us.to_string().into(),
+        "--fuse-threads".into(),
+        arguments.fuse_threads.to_string().into(),
     ];
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), path.clone().into()];
     common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
