@@ -244,7 +244,10 @@ impl FileSystem {
 
     pub(super) fn statistics(&self, path: &ViewPath) -> Result<Statistics, Errno> {
         self.check(path)?;
-        let stat = rustix::fs::statvfs(absolute(path)).map_err(errno)?;
+        // Of a link itself: where it leads to is the kernel's to follow, and may be a view.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let named = rustix::fs::open(absolute(path), flags, Mode::empty()).map_err(errno)?;
+        let stat = rustix::fs::fstatvfs(&named).map_err(errno)?;
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Statistics {
             blocks: stat.f_blocks,
