@@ -97,8 +97,8 @@ impl Attributes {
     /// The first field in which another one differs.
     ///
     /// The access time is compared where reading the source does not change it (`relatime`): else
-    /// the view keeps what it has been told (SEMANTICS.md 19). The device and the inode number are
-    /// the view's own (SEMANTICS.md 7).
+    /// "what a node has been told it keeps" (docs/SEMANTICS.md). Device and inode number are left
+    /// out: "inode numbers are the view's own".
     pub(crate) fn difference(&self, other: &Attributes) -> Option<String> {
         let pairs = self.fields.iter().zip(&other.fields);
         let field = pairs.filter(|(one, other)| one != other).map(|it| format!("{it:?}")).next();

@@ -1,5 +1,5 @@
 //! Inode numbers of one view: two names have one number if and only if they are one file at the
-//! source, and a number stays with its file (SEMANTICS.md 7).
+//! source, and a number stays with its file: "inode numbers are the view's own" (docs/SEMANTICS.md).
 
 use std::collections::HashMap;
 

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, SeekFrom, StatxFlags, fstat, fstatvfs,
 };
@@ -98,26 +97,26 @@ pub(crate) fn on_path(bench: &mut Bench, path: &Path, operation: &OnPath) -> Ans
         OnPath::Open(flags, then) => on_open(bench, open(path, *flags)?, then),
         OnPath::Keep(flags) => open(path, *flags).map(|_| Value::Done),
         OnPath::Map { offset, len } => bench.mapper.digest(path, *offset, *len).map(Value::Text),
-        OnPath::ExtendedAttributes(Named::One(name, room)) => {
-            let mut value = Vec::with_capacity(*room);
-            rustix::fs::getxattr(path, OsStr::from_bytes(name), spare_capacity(&mut value))?;
-            Ok(Value::Bytes(value))
-        }
-        OnPath::ExtendedAttributes(Named::All(room)) => {
-            let mut names = Vec::with_capacity(*room);
-            rustix::fs::listxattr(path, spare_capacity(&mut names))?;
-            Ok(users_names(names))
-        }
-        OnPath::ExtendedAttributesOfLink(Named::One(name, room)) => {
-            let mut value = Vec::with_capacity(*room);
-            rustix::fs::lgetxattr(path, OsStr::from_bytes(name), spare_capacity(&mut value))?;
-            Ok(Value::Bytes(value))
-        }
-        OnPath::ExtendedAttributesOfLink(Named::All(room)) => {
-            let mut names = Vec::with_capacity(*room);
-            rustix::fs::llistxattr(path, spare_capacity(&mut names))?;
-            Ok(users_names(names))
-        }
+        OnPath::ExtendedAttributes(Named::One(name, room)) => attribute(
+            *room,
+            || rustix::fs::getxattr_query(path, OsStr::from_bytes(name)),
+            |room| rustix::fs::getxattr(path, OsStr::from_bytes(name), room),
+        ),
+        OnPath::ExtendedAttributes(Named::All(room)) => attributes(
+            *room,
+            || rustix::fs::listxattr_query(path),
+            |room| rustix::fs::listxattr(path, room),
+        ),
+        OnPath::ExtendedAttributesOfLink(Named::One(name, room)) => attribute(
+            *room,
+            || rustix::fs::lgetxattr_query(path, OsStr::from_bytes(name)),
+            |room| rustix::fs::lgetxattr(path, OsStr::from_bytes(name), room),
+        ),
+        OnPath::ExtendedAttributesOfLink(Named::All(room)) => attributes(
+            *room,
+            || rustix::fs::llistxattr_query(path),
+            |room| rustix::fs::llistxattr(path, room),
+        ),
     }
 }
 
@@ -160,16 +159,16 @@ pub(crate) fn on_open(bench: &mut Bench, fd: impl AsFd, operation: &OnOpen) -> A
             let entries = answer::entries(fd, *buffer, Extent::Whole)?;
             Ok(Value::Names(dots_first(entries)))
         }
-        OnOpen::ExtendedAttributes(Named::One(name, room)) => {
-            let mut value = Vec::with_capacity(*room);
-            rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), spare_capacity(&mut value))?;
-            Ok(Value::Bytes(value))
-        }
-        OnOpen::ExtendedAttributes(Named::All(room)) => {
-            let mut names = Vec::with_capacity(*room);
-            rustix::fs::flistxattr(fd, spare_capacity(&mut names))?;
-            Ok(users_names(names))
-        }
+        OnOpen::ExtendedAttributes(Named::One(name, room)) => attribute(
+            *room,
+            || rustix::fs::fgetxattr_query(fd, OsStr::from_bytes(name)),
+            |room| rustix::fs::fgetxattr(fd, OsStr::from_bytes(name), room),
+        ),
+        OnOpen::ExtendedAttributes(Named::All(room)) => attributes(
+            *room,
+            || rustix::fs::flistxattr_query(fd),
+            |room| rustix::fs::flistxattr(fd, room),
+        ),
     }
 }
 
@@ -212,10 +211,30 @@ fn whole(fd: impl AsFd) -> Answer {
     Ok(Value::Bytes(bytes))
 }
 
-/// Names beside these (`security.…`, `trusted.…`) are not everybody's to see.
-fn users_names(names: Vec<u8>) -> Value {
+/// An extended attribute into so much room, or, without any, how much it takes.
+fn attribute(
+    room: usize,
+    query: impl FnOnce() -> Result<usize, Errno>,
+    get: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+) -> Answer {
+    if room == 0 {
+        return query().map(|len| Value::Number(len as u64));
+    }
+    let mut value = vec![0; room];
+    let len = get(&mut value)?;
+    value.truncate(len);
+    Ok(Value::Bytes(value))
+}
+
+/// The names of all, of which those beside `user.…` are not everybody's to see.
+fn attributes(
+    room: usize,
+    query: impl FnOnce() -> Result<usize, Errno>,
+    list: impl FnOnce(&mut [u8]) -> Result<usize, Errno>,
+) -> Answer {
+    let Value::Bytes(names) = attribute(room, query, list)? else { return Ok(Value::Done) };
     let names = names.split(|&byte| byte == 0).filter(|name| name.starts_with(b"user."));
-    Value::Bytes(names.collect::<Vec<_>>().join(&0))
+    Ok(Value::Bytes(names.collect::<Vec<_>>().join(&0)))
 }
 
 /// What an open file is, and how large.

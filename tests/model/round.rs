@@ -250,10 +250,10 @@ fn watch(seed: u64, plan: &Plan, workers: Vec<Worker>) -> u64 {
         });
     }
     let fail = |thread: usize, what: &str| -> ! {
+        let report = watch.diary(thread).report(thread);
         watch.stop.store(true, Ordering::Relaxed);
         // The others, but for one that hangs: the end of the daemons frees it.
         while receiver.recv_timeout(Duration::from_secs(1)).is_ok() {}
-        let report = watch.diary(thread).report(thread);
         panic!("{what}\n{report}\n{plan:?}\nCOPPER_SEED={seed} COPPER_MODEL_SECONDS=0 replays it");
     };
     while left > 0 {

@@ -279,7 +279,7 @@ fn expected(operation: &OnPath, source: Answer, view: &Answer, both: &Both, rank
             _ => source,
         },
         OnPath::Open(_, then) => copied_elsewhere(then, source, view),
-        // Whatever the mode, nobody writes to a view (SEMANTICS.md 16).
+        // "Whatever would change something answers EROFS" (docs/SEMANTICS.md), whatever the mode.
         OnPath::Access(access, _) if access.contains(Access::WRITE_OK) => match kind() {
             Ok(FileType::RegularFile | FileType::Directory) if within() => Err(Errno::ROFS),
             Ok(_) => source,
