@@ -19,7 +19,11 @@ use super::operation::{
     on_path, open,
 };
 use super::paths::Paths;
+use super::random_tree::last;
 use crate::support::Random;
+
+/// What Linux takes for a path, the NUL at its end included.
+const PATH_MAX: usize = 4096;
 
 /// A view, and what all threads have learnt of it.
 #[derive(Debug)]
@@ -94,8 +98,9 @@ impl Worker {
             let real = fs::canonicalize(&both.source);
             let inside = real.map_or(true, |real| real.starts_with(&self.ground.root));
             // A path is longer in the view than at the source: both are too long, or neither is.
-            let lens = [both.source, both.view].map(|path| path.as_os_str().len() < 4096);
-            if inside && lens[0] == lens[1] {
+            let [source, view] = [&both.source, &both.view].map(|path| path.as_os_str().len());
+            let alike = (source < PATH_MAX) == (view < PATH_MAX);
+            if inside && alike && within_path_max(&both.source) {
                 return path;
             }
         }
@@ -234,6 +239,25 @@ impl Worker {
             errno == Errno::ROFS || change.more_specific(errno)
         };
         if as_expected || not_asked { Ok(format!("{errno:?}")) } else { Err(format!("{errno:?}")) }
+    }
+}
+
+/// Whether what is looked up has a path that can be written down. A link can lead to a directory so
+/// deep that the names in it are beyond: "paths up to 4,096 bytes" (docs/SEMANTICS.md).
+fn within_path_max(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let mut end = bytes.len();
+    loop {
+        let name = last(&bytes[..end]);
+        let directory = Path::new(std::ffi::OsStr::from_bytes(&bytes[..end - name.len()]));
+        // Of names that are missing, the first one is looked up.
+        if let Ok(real) = fs::canonicalize(directory) {
+            return real.as_os_str().len() + 1 + name.len() < PATH_MAX;
+        }
+        match (end - name.len()).checked_sub(1) {
+            Some(slash) if slash > 0 => end = slash,
+            Some(_) | None => return true,
+        }
     }
 }
 
