@@ -298,7 +298,8 @@ impl<B: Clone> Inodes<B> {
         // In the order of all others: the table's lock, then an inode's.
         let mut tables = write(&self.tables);
         let mut listing = write(&inode.listing);
-        if listing.is_none() {
+        // What is reserved goes with the directory, which may have gone already.
+        if listing.is_none() && tables.by_number.contains_key(&inode.number) {
             for (identity, number) in identities {
                 tables.reserved.entry(identity).or_insert(number);
             }
@@ -444,7 +445,11 @@ mod tests {
         assert_eq!(last.inode, listed[0].1, "looked up where it was listed last");
         inodes.forget(last.inode, 1);
         inodes.forget(listed[0].0, 1);
+        let late = inodes.get(listed[1].0).expect("held");
+        let directory = late.listing().expect("listed above").directory;
         inodes.forget(listed[1].0, 1);
+        *write(&late.listing) = None;
+        inodes.list(&late, &directory);
         assert_eq!(read(&inodes.tables).reserved.len(), 0, "nothing is kept of what has gone");
     }
 
