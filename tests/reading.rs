@@ -427,6 +427,7 @@ fn a_view_answers_statfs_access_and_isatty_as_a_disk_does() {
     let scratch = Scratch::new();
     let tree = Tree::new(&scratch);
     let file = tree.file("file", 5000);
+    let dangling = tree.link("dangling", "nowhere");
     let program = tree.file_with("program", b"#!/bin/sh\necho run\n");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
@@ -444,6 +445,15 @@ fn a_view_answers_statfs_access_and_isatty_as_a_disk_does() {
         assert_eq!(of_view.f_frsize, of_source.f_frsize);
         assert_eq!(of_view.f_namemax, of_source.f_namemax);
         assert!(of_view.f_bfree <= of_view.f_blocks && of_view.f_blocks > 0);
+        // Asked of a link itself, it is not followed: it may lead nowhere, or into a view.
+        let link = job.view(rank, &dangling);
+        let of_link = within(BOUND, "statfs of a link", move || {
+            use rustix::fs::{Mode, OFlags};
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let link = rustix::fs::open(link, flags, Mode::empty()).expect("it is there");
+            rustix::fs::fstatvfs(link).map(|statistics| statistics.f_blocks)
+        });
+        assert_eq!(of_link, Ok(of_source.f_blocks));
         run(
             &mut shell(r#"test -r "$1" && test -x "$2" && test ! -x "$1""#, [&shown, &program]),
             BOUND,

@@ -58,6 +58,14 @@ impl Listing {
         let index = self.links.get(&index).copied().unwrap_or(index);
         InodeNumber(self.first + index as u64)
     }
+
+    /// The numbers of entries that may be one file with one of another directory.
+    fn identities(&self) -> impl Iterator<Item = ((u64, u64), InodeNumber)> {
+        (0..self.directory.len()).filter_map(|index| {
+            let entry = self.directory.get(index)?.entry?;
+            Some((identity(&entry)?, self.number(index)))
+        })
+    }
 }
 
 /// One file, directory or link that the kernel knows.
@@ -181,6 +189,15 @@ struct Tables<B> {
     /// The names of each inode but the root: usually one.
     names: HashMap<InodeNumber, Vec<Place>>,
     by_identity: HashMap<(u64, u64), InodeNumber>,
+    /// The same of files that were listed and may not have been looked up yet.
+    reserved: HashMap<(u64, u64), InodeNumber>,
+}
+
+impl<B> Tables<B> {
+    /// The number of a file that is known, or was listed, under another name.
+    fn linked(&self, identity: (u64, u64)) -> Option<InodeNumber> {
+        self.by_identity.get(&identity).or_else(|| self.reserved.get(&identity)).copied()
+    }
 }
 
 /// All inodes of a mount. `B` holds the bytes of a block in place.
@@ -201,6 +218,7 @@ impl<B: Clone> Default for Inodes<B> {
             children: HashMap::new(),
             names: HashMap::new(),
             by_identity: HashMap::new(),
+            reserved: HashMap::new(),
         };
         Inodes {
             tables: RwLock::new(tables),
@@ -279,8 +297,8 @@ impl<B: Clone> Inodes<B> {
         let entry = directory.get(index);
         let known = entry.as_ref().and_then(|entry| tables.children.get(&parent)?.get(entry.name));
         let identity = entry.as_ref().and_then(|entry| entry.entry.as_ref()).and_then(identity);
-        let linked = identity.and_then(|identity| tables.by_identity.get(&identity));
-        if let Some(&number) = known.or(linked) {
+        let linked = identity.and_then(|identity| tables.linked(identity));
+        if let Some(number) = known.copied().or(linked) {
             return number;
         }
         let listing = tables.by_number.get(&parent).and_then(|inode| inode.listing());
@@ -300,11 +318,12 @@ impl<B: Clone> Inodes<B> {
         let directory = tables.by_number.get(&parent)?.clone();
         let known = tables.children.get(&parent).and_then(|children| children.get(name)).copied();
         let identity = identity(entry);
-        let linked = identity.and_then(|identity| tables.by_identity.get(&identity)).copied();
-        let number = match known.or(linked) {
+        let linked = identity.and_then(|identity| tables.linked(identity));
+        let shown = known.or(linked).filter(|number| tables.by_number.contains_key(number));
+        let number = match shown {
             Some(number) => number,
             None => {
-                let number = self.fresh_number(&directory, name);
+                let number = linked.unwrap_or_else(|| self.fresh_number(&directory, name));
                 let path = directory.path.join(name)?;
                 let inode = Arc::new(Inode::new(number, path, parent));
                 tables.by_number.insert(number, inode);
@@ -339,11 +358,22 @@ impl<B: Clone> Inodes<B> {
     /// Shows a directory's snapshot. The first one stays as long as the inode does: positions in it
     /// are the kernel's offsets.
     pub(crate) fn list(&self, inode: &Inode<B>, directory: &Arc<Directory>) -> Arc<Directory> {
+        if let Some(listing) = inode.listing() {
+            return listing.directory;
+        }
+        let first = self.next.fetch_add(directory.len() as u64, Ordering::Relaxed);
+        let made = Listing::new(directory, first);
+        let identities: Vec<_> = made.identities().collect();
+        // In the order of all others: the table's lock, then an inode's.
+        let mut tables = write(&self.tables);
         let mut listing = write(&inode.listing);
-        let listing = listing.get_or_insert_with(|| {
-            let first = self.next.fetch_add(directory.len() as u64, Ordering::Relaxed);
-            Listing::new(directory, first)
-        });
+        // What is reserved goes with the directory, which may have gone already.
+        if listing.is_none() && tables.by_number.contains_key(&inode.number) {
+            for (identity, number) in identities {
+                tables.reserved.entry(identity).or_insert(number);
+            }
+        }
+        let listing = listing.get_or_insert(made);
         Arc::clone(&listing.directory)
     }
 
@@ -362,7 +392,7 @@ impl<B: Clone> Inodes<B> {
             }
         }
         let mut tables = write(&self.tables);
-        let Some(inode) = tables.by_number.get(&number) else { return };
+        let Some(inode) = tables.by_number.get(&number).cloned() else { return };
         if inode.references.load(Ordering::Relaxed) > 0 {
             return;
         }
@@ -370,6 +400,12 @@ impl<B: Clone> Inodes<B> {
             let identity = (attributes.device, attributes.inode);
             if tables.by_identity.get(&identity) == Some(&number) {
                 tables.by_identity.remove(&identity);
+            }
+        }
+        let listing = inode.listing();
+        for (identity, number) in listing.iter().flat_map(Listing::identities) {
+            if tables.reserved.get(&identity) == Some(&number) {
+                tables.reserved.remove(&identity);
             }
         }
         tables.by_number.remove(&number);
@@ -482,6 +518,32 @@ mod tests {
         let last = inodes.found(InodeNumber::ROOT, b"c", &entry(1, 2)).expect("held");
         let first = inodes.found(InodeNumber::ROOT, b"a", &entry(1, 2)).expect("held");
         assert_eq!((last.inode, first.inode), (listed[2], listed[0]));
+    }
+
+    #[test]
+    fn links_to_one_file_are_listed_under_one_number_in_two_directories() {
+        let inodes = Inodes::<Vec<u8>>::default();
+        let listed = [b"one", b"two"].map(|name| {
+            let mut below = entry(8, 2);
+            below.attributes.kind = FileKind::Directory;
+            let found = inodes.found(InodeNumber::ROOT, name, &below).expect("held");
+            let mut builder = DirectoryBuilder::default();
+            builder.push(b"a", FileKind::Regular, 1, Some(&entry(1, 2)));
+            let directory = Arc::new(Directory::decode(&builder.finish()).expect("well-formed"));
+            inodes.list(&inodes.get(found.inode).expect("held"), &directory);
+            (found.inode, inodes.number(found.inode, &directory, 0))
+        });
+        assert_eq!(listed[0].1, listed[1].1);
+        let last = inodes.found(listed[1].0, b"a", &entry(1, 2)).expect("held");
+        assert_eq!(last.inode, listed[0].1, "looked up where it was listed last");
+        inodes.forget(last.inode, 1);
+        inodes.forget(listed[0].0, 1);
+        let late = inodes.get(listed[1].0).expect("held");
+        let directory = late.listing().expect("listed above").directory;
+        inodes.forget(listed[1].0, 1);
+        *write(&late.listing) = None;
+        inodes.list(&late, &directory);
+        assert_eq!(read(&inodes.tables).reserved.len(), 0, "nothing is kept of what has gone");
     }
 
     #[test]

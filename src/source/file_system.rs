@@ -151,7 +151,12 @@ impl FileSystem {
         with_attributes: bool,
     ) -> Result<(), Errno> {
         let bytes = name.name.to_bytes();
-        let child = path.join(bytes).ok_or(Errno::ENAMETOOLONG)?;
+        let Some(child) = path.join(bytes) else {
+            // Deeper than a request's path reaches: it is listed, and cannot be asked for.
+            let kind = name.kind.ok_or(Errno::ENAMETOOLONG)?;
+            builder.push(bytes, kind, name.inode, None);
+            return Ok(());
+        };
         if self.boundary.check(&child) == Ok(Passage::View) {
             let entry = self.placeholder(&child)?;
             builder.push(bytes, FileKind::Directory, name.inode, Some(&entry));
@@ -326,7 +331,10 @@ impl FileSystem {
 
     pub(super) fn statistics(&self, path: &ViewPath) -> Result<Statistics, Errno> {
         self.check(path)?;
-        let stat = rustix::fs::statvfs(absolute(path)).map_err(errno)?;
+        // Of a link itself: where it leads to is the kernel's to follow, and may be a view.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let named = rustix::fs::open(absolute(path), flags, Mode::empty()).map_err(errno)?;
+        let stat = rustix::fs::fstatvfs(&named).map_err(errno)?;
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Statistics {
             blocks: stat.f_blocks,
