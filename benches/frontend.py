@@ -422,7 +422,36 @@ def walks(options, copper, figures):
     pin(all_cpus())
 
 
-PARTS = {"warm": warm_replays, "cold": cold_replays, "requests": count_requests, "sequential": sequential, "walks": walks}
+def listings(options, copper, figures):
+    """What a directory's snapshot costs, with attributes (up to 4,096 entries) and without."""
+    sizes = (256, 1024, 4096, 4097, 16384, 100_000)
+    for size in sizes:
+        folder = os.path.join(options.data, f"listing-{size}")
+        os.makedirs(folder)
+        for number in range(size):
+            with open(os.path.join(folder, f"module_{number:06}.py"), "wb"):
+                pass
+    cpu = max(all_cpus())
+    pin({cpu})
+    copper.launch(2, COLD_MEMORY)
+
+    def stat(size, number):
+        path = copper.path(1, os.path.join(options.data, f"listing-{size}", f"module_{number:06}.py"))
+        start = time.perf_counter()
+        os.stat(path)
+        return (time.perf_counter() - start) * 1e6
+
+    for size in sizes:
+        first, listing = stat(size, 1), stat(size, 2)
+        more = statistics.median(stat(size, number) for number in range(10, 110))
+        figures.shown(f"directory of {size:,} entries, one CPU: us for each entry of its listing", listing / size,
+                      f"first name {first:.0f} us, second {listing:.0f} us, each of 100 more {more:.0f} us")  # fmt: skip
+    copper.stop()
+    pin(all_cpus())
+
+
+PARTS = {"warm": warm_replays, "cold": cold_replays, "requests": count_requests, "sequential": sequential, "walks": walks,
+         "listings": listings}  # fmt: skip
 
 
 def main():

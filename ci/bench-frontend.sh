@@ -5,7 +5,7 @@
 set -euo pipefail
 
 usage() {
-    echo "usage: ci/bench-frontend.sh [--pairs N] [--only warm|cold|requests|sequential|walks] [--json FILE]" >&2
+    echo "usage: ci/bench-frontend.sh [--pairs N] [--only PART] [--json FILE]" >&2
     [ $# -eq 0 ] || echo "bench-frontend.sh: $*" >&2
     exit 2
 }
@@ -28,8 +28,8 @@ case $pairs in
     *) usage "--pairs is 2 to 59, not '$pairs'" ;;
 esac
 case $only in
-    '' | warm | cold | requests | sequential | walks) ;;
-    *) usage "there is no part $only" ;;
+    '' | warm | cold | requests | sequential | walks | listings) ;;
+    *) usage "--only is warm, cold, requests, sequential, walks or listings, not '$only'" ;;
 esac
 case $json in '' | /*) ;; *) json=$PWD/$json ;; esac
 
