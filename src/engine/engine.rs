@@ -193,16 +193,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 self.links.insert(link, made);
                 self.tokens.insert(receive_token, link);
                 info!(%rank, ?role, "linked");
-                let input = match role {
-                    Role::Parent => {
-                        // Says nothing, but has the fabric make its connection now rather than
-                        // when the first reader waits: tens of milliseconds over tcp.
-                        self.send(link, &Message::Done { leases: Vec::new() }, None);
-                        Input::ParentUp { link, rank }
-                    }
+                self.inputs.push_back(match role {
+                    Role::Parent => Input::ParentUp { link, rank },
                     Role::Child => Input::ChildUp { link, rank },
-                };
-                self.inputs.push_back(input);
+                });
             }
             Control::LinkDown(link) => self.link_down(link),
             Control::Orphaned => self.inputs.push_back(Input::Orphaned),

@@ -19,7 +19,7 @@ use crate::fetch::{FetchId, Fetches, State, Waiter};
 pub use crate::gauges::{Gauges, NodeCounters};
 use crate::ids::{JobId, PullId, Rank};
 pub use crate::input::{Input, SourceAnswer, SourceUse};
-use crate::key::{BlockIndex, Key, What};
+use crate::key::{BlockIndex, Key, ViewPath, What};
 use crate::limits::{
     ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND, READ_AHEAD_BLOCKS, WHOLE_FILE_BYTES,
 };
@@ -95,6 +95,7 @@ impl Node {
             Input::ParentUp { link, rank } => {
                 self.lose_parent(now, store);
                 self.upstream = Upstream::Parent(Parent::new(link, rank));
+                self.greet(now, store);
             }
             Input::ChildUp { link, rank } => {
                 if let Err(violation) = self.children.up(link, rank) {
@@ -196,6 +197,16 @@ impl Node {
 
     fn is_orphan(&self, now: Tick) -> bool {
         matches!(self.upstream, Upstream::Lost { since } if since + ORPHAN_BOUND <= now)
+    }
+
+    /// Asks a new parent for what everybody wants first, the view's root: a fabric makes its
+    /// connections, one each way, with the first messages, and nobody waits for these.
+    fn greet(&mut self, now: Tick, store: &mut impl Store) {
+        let key = Key { path: ViewPath::root(), what: What::Entry };
+        if store.entry(&key.path, now).is_none() {
+            self.counters.fetched_ahead += 1;
+            self.fetches.want(&key, None);
+        }
     }
 
     /// Fetches what a reader of this block will want next: the rest of a small file, or some blocks
