@@ -24,7 +24,8 @@ use copper_engine::inodes::Inodes;
 use copper_engine::ports::{Control, PeerAddress, Role};
 use copper_engine::{EngineView, Queue, Settings as EngineSettings};
 use copper_fuse::{
-    Guardian, KernelFeatures, MountOptions, Mounted, Pending, Settings as FuseSettings,
+    Guardian, KernelFeatures, MountOptions, Mounted, PassthroughBounds, Pending,
+    Settings as FuseSettings,
 };
 use copper_launcher::job::own_log;
 use copper_launcher::{
@@ -74,6 +75,7 @@ pub(crate) struct Plan {
     pub(crate) allow_other: bool,
     pub(crate) rewrite_links: bool,
     pub(crate) features: KernelFeatures,
+    pub(crate) passthrough: bool,
     pub(crate) fuse_threads: usize,
     pub(crate) spin: Duration,
     pub(crate) ready_timeout: Duration,
@@ -238,6 +240,7 @@ fn start(
     let mut settings = FuseSettings::new(&plan.mount);
     settings.options = MountOptions { allow_other: plan.allow_other, ..MountOptions::default() };
     settings.features = plan.features;
+    settings.passthrough = plan.passthrough.then(|| PassthroughBounds::of(plan.memory_bytes));
     settings.threads = plan.fuse_threads;
     let view = Arc::new(EngineView::new(inodes, queue));
     let mounted = Arc::new(Mounted::start(view, pending, &settings)?);

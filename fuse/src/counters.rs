@@ -87,6 +87,14 @@ counters! {
     stores,
     /// Bytes of them.
     store_bytes,
+    /// Opens that were handed to the kernel with a backing file.
+    passthrough,
+    /// Backing files that were made.
+    backings,
+    /// Bytes that were copied into them.
+    backing_bytes,
+    /// Backing files that could not be made, so that their file was opened plainly.
+    backings_failed,
     /// Bytes of READ replies.
     read_bytes,
     /// The largest READ so far, in bytes: what the kernel makes of the read-ahead it was granted.

@@ -8,6 +8,7 @@
 //! this is for mounts that somebody remounted.
 
 mod call;
+mod content;
 mod listing;
 mod listing_plus;
 mod outcome;
@@ -31,8 +32,10 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::backings::{Backings, COUNTED};
 use crate::counters::Counters;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
+use crate::passthrough::PassthroughBounds;
 use crate::pending::{Complete, Pending};
 use crate::stores::Stores;
 use call::Call;
@@ -45,18 +48,23 @@ use outcome::{
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
+/// The handle of what is open and not counted.
+const UNCOUNTED: FileHandle = FileHandle(0);
+
 /// What the calls of one mount share.
 pub(crate) struct Context<V: View> {
     pub(crate) view: Arc<V>,
     pub(crate) pending: Arc<Pending<V::Bytes>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stores: Stores<V::Bytes>,
+    pub(crate) backings: Arc<Backings<V::Bytes>>,
     /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
     pub(crate) device: OwnedFd,
     pub(crate) asked: KernelFeatures,
     /// Whether permissions are also those of POSIX ACLs.
     pub(crate) access_lists: bool,
     pub(crate) readahead_bytes: Option<u32>,
+    pub(crate) passthrough: Option<PassthroughBounds>,
     pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
     pub(crate) policy: OnceLock<Policy>,
 }
@@ -130,7 +138,9 @@ impl<V: View> Frontend<V> {
         match (flags.acc_mode(), opening) {
             (OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR, _) => reply.error(self.read_only()),
             (OpenAccMode::O_RDONLY, Opening::Alone) => reply.error(KernelErrno::ENOSYS),
-            (OpenAccMode::O_RDONLY, Opening::Told(flags)) => reply.opened(FileHandle(0), flags),
+            (OpenAccMode::O_RDONLY, Opening::Told(flags) | Opening::Passed(flags)) => {
+                reply.opened(UNCOUNTED, flags);
+            }
         }
     }
 }
@@ -141,9 +151,10 @@ fn number(inode: INodeNo) -> InodeNumber {
 
 impl<V: View> Filesystem for Frontend<V> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let Context { asked, access_lists, readahead_bytes, .. } = *self.context;
-        let negotiated = negotiate(asked, access_lists, readahead_bytes, config);
-        self.context.policy.set(policy(negotiated.granted)).expect("init is called once");
+        let Context { asked, access_lists, readahead_bytes, passthrough, .. } = *self.context;
+        let negotiated = negotiate(asked, access_lists, readahead_bytes, passthrough, config);
+        let policy = policy(negotiated.granted, negotiated.passthrough);
+        self.context.policy.set(policy).expect("init is called once");
         self.context.negotiated.set(negotiated).expect("init is called once");
         Ok(())
     }
@@ -164,7 +175,14 @@ impl<V: View> Filesystem for Frontend<V> {
     // Also BATCH_FORGET, by fuser's default; its argument's type cannot be named.
     fn forget(&self, _: &Request, inode: INodeNo, count: u64) {
         self.counters().forget.count();
-        self.view().forget(number(inode), count);
+        let inode = number(inode);
+        self.view().forget(inode, count);
+        // Some references may be left: of two look-ups at once the kernel gives one back.
+        if matches!(self.context.policy().open, Opening::Passed(_))
+            && let Now::Answered(Err(_)) = self.view().attributes(inode)
+        {
+            self.context.backings.forget(inode);
+        }
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -180,9 +198,14 @@ impl<V: View> Filesystem for Frontend<V> {
         self.answer(call, self.view().target(inode), Pointed { reply }, Question::Target(inode));
     }
 
-    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.counters().open.count();
-        self.opened(self.context.policy().open, flags, reply);
+        match (self.context.policy().open, flags.acc_mode()) {
+            (Opening::Passed(plain), OpenAccMode::O_RDONLY) => {
+                self.pass(Call::new("open", request, inode), number(inode), plain, reply);
+            }
+            (opening, _) => self.opened(opening, flags, reply),
+        }
     }
 
     fn read(
@@ -221,14 +244,18 @@ impl<V: View> Filesystem for Frontend<V> {
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
-        _: FileHandle,
+        inode: INodeNo,
+        handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         self.counters().release.count();
+        // Before the reply: somebody may wait for it, and open the file again.
+        if handle == COUNTED {
+            self.context.backings.release(number(inode));
+        }
         reply.ok();
     }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::passthrough::{Passthrough, PassthroughBounds, agree, rights};
+
 /// How long the kernel may keep names and attributes. The view is immutable for the job's life; a
 /// year outlives every job, and is far from overflowing the kernel's clock.
 pub const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -17,6 +19,10 @@ const BACKGROUND_MAX: u16 = 128;
 
 /// The smallest that the kernel accepts: nothing is written.
 const WRITE_BYTES_MAX: u32 = 4096;
+
+/// How many file systems may lie on each other with ours at the top, where files are handed to the
+/// kernel: one that lies on the memory's own.
+const STACK_DEPTH: u32 = 1;
 
 macro_rules! features {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -41,7 +47,8 @@ macro_rules! features {
 }
 
 features! {
-    /// Opening a file is not told to the daemon. Needs [`Feature::KeepCache`].
+    /// Opening a file is not told to the daemon. Needs [`Feature::KeepCache`], and that no files are
+    /// handed to the kernel: that is done when they are opened.
     NoOpen = "no-open",
     /// Opening a directory is not told to the daemon. Needs [`Feature::CacheDirectories`].
     NoOpendir = "no-opendir",
@@ -155,6 +162,8 @@ pub struct Negotiated {
     pub asked: KernelFeatures,
     /// What this kernel grants of it.
     pub granted: KernelFeatures,
+    /// Whether files are handed to the kernel.
+    pub passthrough: Passthrough,
     /// The protocol's names of the flags that are set.
     pub flags: Vec<&'static str>,
     /// The largest read-ahead in bytes; the mount's `read_ahead_kb` may be lower.
@@ -187,6 +196,8 @@ pub(crate) enum Opening {
     Alone,
     /// Opened, with these flags.
     Told(FopenFlags),
+    /// Handed to the kernel where that can be, else opened with these flags.
+    Passed(FopenFlags),
 }
 
 /// The answer to FLUSH.
@@ -217,13 +228,18 @@ fn flag(feature: Feature) -> Option<InitFlags> {
 }
 
 /// What can be granted of what is asked for, by a kernel with these capabilities.
-fn grant(asked: KernelFeatures, capabilities: InitFlags) -> KernelFeatures {
+fn grant(
+    asked: KernelFeatures,
+    capabilities: InitFlags,
+    passthrough: Passthrough,
+) -> KernelFeatures {
     let mut granted = KernelFeatures::none();
     for feature in asked.list() {
         // A kernel that opens alone keeps its cache, whatever we would have said (fuse_file_open
         // in fs/fuse/file.c).
         let consistent = match feature {
-            Feature::NoOpen | Feature::StoreLibraries => asked.has(Feature::KeepCache),
+            Feature::NoOpen => asked.has(Feature::KeepCache) && passthrough != Passthrough::On,
+            Feature::StoreLibraries => asked.has(Feature::KeepCache),
             Feature::NoOpendir => asked.has(Feature::CacheDirectories),
             _ => true,
         };
@@ -240,13 +256,19 @@ pub(crate) fn negotiate(
     asked: KernelFeatures,
     access_lists: bool,
     readahead_bytes: Option<u32>,
+    passthrough: Option<PassthroughBounds>,
     config: &mut KernelConfig,
 ) -> Negotiated {
-    let granted = grant(asked, config.capabilities());
+    let passthrough = agree(passthrough, config.capabilities(), rights);
+    let granted = grant(asked, config.capabilities(), passthrough);
     let flags = granted.list().into_iter().filter_map(flag);
     let mut wanted = flags.fold(InitFlags::empty(), InitFlags::union);
     if access_lists {
         wanted |= config.capabilities() & InitFlags::FUSE_POSIX_ACL;
+    }
+    if passthrough == Passthrough::On {
+        wanted |= InitFlags::FUSE_PASSTHROUGH;
+        config.set_max_stack_depth(STACK_DEPTH).expect("1 is in the range");
     }
     config.add_capabilities(wanted).expect("granted is a subset of the capabilities");
     config.set_max_background(BACKGROUND_MAX).expect("128 is in the range");
@@ -262,6 +284,7 @@ pub(crate) fn negotiate(
         protocol: (protocol.0, protocol.1),
         asked,
         granted,
+        passthrough,
         flags: wanted.iter_names().map(|(name, _)| name).collect(),
         max_readahead,
         max_background: BACKGROUND_MAX,
@@ -269,15 +292,19 @@ pub(crate) fn negotiate(
 }
 
 /// What the calls make of it.
-pub(crate) fn policy(granted: KernelFeatures) -> Policy {
+pub(crate) fn policy(granted: KernelFeatures, passthrough: Passthrough) -> Policy {
     let flags = |feature, flags| if granted.has(feature) { flags } else { FopenFlags::empty() };
     let opening =
         |alone, told| if granted.has(alone) { Opening::Alone } else { Opening::Told(told) };
+    let kept = flags(Feature::KeepCache, FopenFlags::FOPEN_KEEP_CACHE);
     let cached_directory = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
     Policy {
         keep: if granted.has(Feature::LongTimeouts) { LONG } else { Duration::ZERO },
         negatives: granted.has(Feature::Negatives),
-        open: opening(Feature::NoOpen, flags(Feature::KeepCache, FopenFlags::FOPEN_KEEP_CACHE)),
+        open: match passthrough {
+            Passthrough::On => Opening::Passed(kept),
+            Passthrough::NotAsked | Passthrough::Off(_) => opening(Feature::NoOpen, kept),
+        },
         opendir: opening(Feature::NoOpendir, flags(Feature::CacheDirectories, cached_directory)),
         store_libraries: granted.has(Feature::StoreLibraries),
         flush: if granted.has(Feature::NoFlush) { Flushing::Alone } else { Flushing::Told },
@@ -303,24 +330,40 @@ mod tests {
     #[test]
     fn an_old_kernel_gets_what_it_can_do() {
         let old = InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_PARALLEL_DIROPS;
-        let granted = grant(KernelFeatures::all(), old);
+        let granted = grant(KernelFeatures::all(), old, Passthrough::NotAsked);
         assert!(granted.has(Feature::Readdirplus) && granted.has(Feature::LongTimeouts));
         assert!(!granted.has(Feature::NoOpen) && !granted.has(Feature::CacheLinks));
-        assert!(matches!(policy(granted).open, Opening::Told(FopenFlags::FOPEN_KEEP_CACHE)));
+        assert!(matches!(
+            policy(granted, Passthrough::NotAsked).open,
+            Opening::Told(FopenFlags::FOPEN_KEEP_CACHE)
+        ));
     }
 
     #[test]
     fn without_the_cache_the_kernel_is_not_left_to_open_alone() {
         let asked = KernelFeatures::all().without(Feature::KeepCache);
-        let granted = grant(asked, InitFlags::all());
+        let granted = grant(asked, InitFlags::all(), Passthrough::NotAsked);
         assert!(!granted.has(Feature::NoOpen) && granted.has(Feature::NoOpendir));
-        let Opening::Told(flags) = policy(granted).open else { panic!("told") };
+        let Opening::Told(flags) = policy(granted, Passthrough::NotAsked).open else {
+            panic!("told")
+        };
         assert_eq!(flags, FopenFlags::empty());
     }
 
     #[test]
+    fn to_hand_files_over_every_open_has_to_be_told() {
+        let on = Passthrough::On;
+        let granted = grant(KernelFeatures::all(), InitFlags::all(), on);
+        assert!(!granted.has(Feature::NoOpen) && granted.has(Feature::NoOpendir));
+        assert!(matches!(policy(granted, on).open, Opening::Passed(FopenFlags::FOPEN_KEEP_CACHE)));
+        let off = Passthrough::Off(crate::passthrough::Refusal::Rights);
+        assert!(grant(KernelFeatures::all(), InitFlags::all(), off).has(Feature::NoOpen));
+    }
+
+    #[test]
     fn nothing_asked_for_is_nothing_kept() {
-        let policy = policy(grant(KernelFeatures::none(), InitFlags::all()));
+        let off = Passthrough::NotAsked;
+        let policy = policy(grant(KernelFeatures::none(), InitFlags::all(), off), off);
         assert_eq!(policy.keep, Duration::ZERO);
         assert!(!policy.negatives);
         assert!(matches!(policy.opendir, Opening::Told(flags) if flags.is_empty()));

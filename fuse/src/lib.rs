@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod backings;
 pub mod connection;
 pub mod counters;
 mod frontend;
@@ -22,6 +23,7 @@ pub mod kernel;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;
+pub mod passthrough;
 pub mod pending;
 pub mod session;
 mod stores;
@@ -33,5 +35,6 @@ pub use kernel::{Feature, KernelFeatures, Negotiated};
 pub use mount::{MountError, MountOptions, UnmountError, Unmounted};
 pub use mount_point::{MountPointError, Prepared};
 pub use mount_table::{DeviceId, Mount, MountId, MountTable};
+pub use passthrough::{Passthrough, PassthroughBounds, Refusal};
 pub use pending::Pending;
 pub use session::{Mounted, SessionEnd, SessionError, Settings};

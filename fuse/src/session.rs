@@ -24,6 +24,7 @@ use copper_engine::View;
 use fuser::{Config, Session, SessionACL};
 use tracing::{error, info, warn};
 
+use crate::backings::Backings;
 use crate::connection::{CONNECTIONS, Connection};
 use crate::counters::{CounterValues, Counters};
 use crate::frontend::{Context, Frontend};
@@ -31,6 +32,7 @@ use crate::kernel::{KernelFeatures, Negotiated};
 use crate::mount::{MountError, MountOptions, UnmountError, Unmounted, mount, unmount};
 use crate::mount_point::{MountPointError, prepare, remove_created};
 use crate::mount_table::{DeviceId, MountId};
+use crate::passthrough::{Passthrough, PassthroughBounds, Refusal};
 use crate::pending::Pending;
 use crate::stores::stores;
 use crate::watchdog;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub features: KernelFeatures,
     /// The largest read-ahead in bytes; the kernel's default (128 KiB) if `None`, and at most.
     pub readahead_bytes: Option<u32>,
+    /// Whether files that are opened are handed to the kernel, if it can be, and what that may cost.
+    pub passthrough: Option<PassthroughBounds>,
     /// Threads that take requests; at least 1.
     pub threads: usize,
     /// How long [`Mounted::unmount`] waits for the mount's users to leave.
@@ -70,6 +74,7 @@ impl Settings {
             options: MountOptions::default(),
             features: KernelFeatures::all(),
             readahead_bytes: None,
+            passthrough: None,
             threads: THREADS,
             join_bound: JOIN_BOUND,
             connections: PathBuf::from(CONNECTIONS),
@@ -117,6 +122,8 @@ pub struct Mounted {
     recovered: bool,
     counters: Arc<Counters>,
     negotiated: Arc<OnceLock<Negotiated>>,
+    /// Why files are not handed to the kernel any more.
+    denied: Arc<OnceLock<Refusal>>,
     connection: Connection,
     join_bound: Duration,
     end: Arc<End>,
@@ -125,7 +132,7 @@ pub struct Mounted {
     unmounted: Mutex<Option<(Unmounted, SessionEnd)>>,
 }
 
-/// Closes the table of waiting replies, whatever bytes they carry.
+/// Closes the tables of waiting replies, whatever bytes they carry.
 struct Close(Box<dyn Fn() + Send + Sync>);
 
 impl std::fmt::Debug for Close {
@@ -154,7 +161,10 @@ impl Mounted {
             }
         };
         // From here on dropping this unmounts and removes what was created.
-        let closing = Arc::clone(&pending);
+        let denied = Arc::default();
+        let bounds = settings.passthrough.unwrap_or(PassthroughBounds::of(0));
+        let backings = Backings::new(bounds, Arc::clone(pending.counters()), Arc::clone(&denied));
+        let closing = (Arc::clone(&pending), Arc::clone(&backings));
         let mounted = Mounted {
             connection: Connection::of(id.device, &settings.connections),
             point: prepared.point,
@@ -163,14 +173,25 @@ impl Mounted {
             recovered: prepared.recovered,
             counters: Arc::clone(pending.counters()),
             negotiated: Arc::new(OnceLock::new()),
+            denied,
             join_bound: settings.join_bound,
             end: Arc::new(End::default()),
-            close: Close(Box::new(move || closing.close())),
+            close: Close(Box::new(move || {
+                closing.0.close();
+                closing.1.close();
+            })),
             unmounted: Mutex::new(None),
         };
-        match mounted.serve(view, pending, settings, descriptor) {
+        match mounted.serve(view, pending, backings, settings, descriptor) {
             Ok(()) => {
                 info!(mount = %mounted.point.display(), id = %mounted.id, "mounted");
+                match mounted.passthrough() {
+                    Passthrough::NotAsked => {}
+                    Passthrough::On => info!("files that are opened are handed to the kernel"),
+                    Passthrough::Off(reason) => {
+                        warn!(%reason, "files are not handed to the kernel, and opened plainly");
+                    }
+                }
                 Ok(mounted)
             }
             Err(error) => {
@@ -184,6 +205,7 @@ impl Mounted {
         &self,
         view: Arc<V>,
         pending: Arc<Pending<V::Bytes>>,
+        backings: Arc<Backings<V::Bytes>>,
         settings: &Settings,
         descriptor: OwnedFd,
     ) -> Result<(), SessionError> {
@@ -197,6 +219,7 @@ impl Mounted {
         let frontend = Frontend::new(Context {
             view,
             stores,
+            backings: Arc::clone(&backings),
             pending: Arc::clone(&pending),
             counters: Arc::clone(&self.counters),
             device: descriptor.try_clone().map_err(SessionError::Handshake)?,
@@ -204,6 +227,7 @@ impl Mounted {
             // For oneself the source's own check is enough: it is this user who reads there.
             access_lists: settings.options.allow_other,
             readahead_bytes: settings.readahead_bytes,
+            passthrough: settings.passthrough,
             negotiated: Arc::clone(&self.negotiated),
             policy: OnceLock::new(),
         });
@@ -218,6 +242,9 @@ impl Mounted {
         storing
             .start(session.notifier(), Arc::clone(&self.counters))
             .map_err(SessionError::Thread)?;
+        if self.negotiated().passthrough == Passthrough::On {
+            backings.start().map_err(SessionError::Thread)?;
+        }
         watchdog::start(Arc::clone(&pending)).map_err(SessionError::Thread)?;
         let end = Arc::clone(&self.end);
         let point = self.point.clone();
@@ -226,6 +253,7 @@ impl Mounted {
                 error!(mount = %point.display(), error = %cause, "a FUSE thread failed");
             }
             pending.close();
+            backings.close();
             end.set();
         };
         thread::Builder::new()
@@ -264,6 +292,11 @@ impl Mounted {
     /// What the kernel does for us.
     pub fn negotiated(&self) -> &Negotiated {
         self.negotiated.get().expect("the handshake is part of starting")
+    }
+
+    /// Whether files are handed to the kernel: as agreed, unless it has refused since.
+    pub fn passthrough(&self) -> Passthrough {
+        self.denied.get().map_or(self.negotiated().passthrough, |&why| Passthrough::Off(why))
     }
 
     /// The counters as they are now.

@@ -80,6 +80,10 @@ pub(super) struct LaunchArguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     fuse_threads: u16,
 
+    /// Hand opened files to the kernel, so that their reads do not come here: takes root, and memory
+    #[arg(long)]
+    passthrough: bool,
+
     /// How long each engine spins for more work before it sleeps, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u32,
@@ -167,6 +171,9 @@ fn common_arguments(
     }
     if arguments.rewrite_links {
         common.push("--rewrite-links".into());
+    }
+    if arguments.passthrough {
+        common.push("--passthrough".into());
     }
     common
 }

@@ -101,6 +101,10 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
 
+    /// Hand opened files to the kernel, so that their reads do not come here: takes root, and memory
+    #[arg(long)]
+    passthrough: bool,
+
     /// The file with the job's secret, mode 0600 [default: $COPPER_SECRET]
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -223,6 +227,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         allow_other: arguments.allow_other,
         rewrite_links: arguments.rewrite_links,
         features: KernelCache::features(&arguments.no_kernel_cache),
+        passthrough: arguments.passthrough,
         fuse_threads: arguments.fuse_threads.into(),
         spin: Duration::from_micros(arguments.spin_us.into()),
         ready_timeout: Duration::from_secs(arguments.ready_timeout),

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::size::Size;
 use super::{print, say};
 
+/// What a rank says of passthrough that nobody asked it for.
+const NOT_ASKED: &str = "off";
+
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
     /// Where the views are mounted [default: /tmp/$USER/copper]
@@ -93,6 +96,9 @@ fn print_kernel(report: &Value) -> anyhow::Result<()> {
         );
         if !refused.is_empty() {
             line.push_str(&format!("; not granted: {}", refused.join(" ")));
+        }
+        if let Some(passthrough) = kernel["passthrough"].as_str().filter(|it| *it != NOT_ASKED) {
+            line.push_str(&format!("; passthrough: {passthrough}"));
         }
         let rank = rank["rank"].to_string();
         match agreed.iter_mut().find(|(own, _)| *own == line) {

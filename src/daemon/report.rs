@@ -189,6 +189,7 @@ fn kernel_report(mounted: &Mounted) -> Value {
         "protocol": format!("{}.{}", negotiated.protocol.0, negotiated.protocol.1),
         "asked": names(negotiated.asked),
         "granted": names(negotiated.granted),
+        "passthrough": mounted.passthrough().to_string(),
         "flags": negotiated.flags,
         "max_readahead": negotiated.max_readahead,
         "read_request_bytes_max": read_max,

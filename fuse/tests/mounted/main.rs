@@ -7,6 +7,7 @@ mod guarding;
 mod listing;
 mod mount_points;
 mod mutations;
+mod passthrough;
 mod reading;
 mod stage;
 mod storing;

@@ -89,6 +89,10 @@ impl Process {
         Process::start(&mut command)
     }
 
+    pub(crate) fn id(&self) -> i32 {
+        Pid::from_child(&self.child).as_raw_nonzero().get()
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");
     }
