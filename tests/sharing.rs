@@ -231,6 +231,46 @@ fn the_shape_of_the_status_is_stable() {
 }
 
 #[test]
+fn the_second_module_of_a_package_brings_the_others_and_a_data_set_stays_where_it_is() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    tree.directory("package");
+    tree.directory("data");
+    let modules: Vec<PathBuf> = (0..30)
+        .map(|index| tree.file(format!("package/module-{index}"), 1000 + index * 1500))
+        .collect();
+    let large = tree.file("package/large", 3 << 20);
+    let data: Vec<PathBuf> =
+        (0..50).map(|index| tree.file(format!("data/{index}"), 60_000)).collect();
+    let job = Job::launch(&scratch, 2);
+    let read = |path: &PathBuf| {
+        let expected = fs::read(path).expect("it is ours");
+        assert!(fs::read(job.view(1, path)).expect("it is readable") == expected);
+    };
+    let opens = || job.status().counter(0, "source.opens");
+    for folder in ["package", "data"] {
+        assert!(fs::read_dir(job.view(1, &tree.path(folder))).expect("a folder").count() > 0);
+    }
+    read(&modules[7]);
+    assert_eq!(opens(), 1, "one file alone brings no other");
+    read(&modules[3]);
+    eventually(BOUND, "the rest of the package is fetched", || (opens() == 30).then_some(()));
+    let sent = |status: &Status| status.counter(1, "fabric.messages_sent");
+    let before = eventually(BOUND, "it has arrived", || {
+        let status = job.status();
+        (status.counter(1, "cache.fetches") == 0).then_some(status)
+    });
+    modules.iter().for_each(&read);
+    // But for a note that leases are done.
+    assert!(sent(&job.status()) <= sent(&before) + 1, "all of it is held");
+    data[..10].iter().for_each(&read);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(opens(), 40, "only what is read of a data set, and of large files");
+    read(&large);
+    assert_eq!(opens(), 41);
+}
+
+#[test]
 fn more_than_the_memory_holds_is_read_right_through_every_view() {
     let scratch = Scratch::new();
     let tree = Tree::new(&scratch);

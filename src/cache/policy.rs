@@ -10,8 +10,10 @@
 //! and a program that has come so far mostly wants more of it.
 
 use copper_proto::limits::{
-    DIRECTORY_ATTRIBUTES_MAX, LOOKUPS_BEFORE_LISTING, SMALL_DIRECTORY_BYTES,
+    DIRECTORY_ATTRIBUTES_MAX, LOOKUPS_BEFORE_LISTING, READS_BEFORE_SIBLINGS, SIBLING_BYTES_MAX,
+    SIBLINGS_BYTES_MAX, SMALL_DIRECTORY_BYTES,
 };
+use copper_proto::{Attributes, Directory, FileKind};
 
 /// How a name is looked up in a directory whose snapshot this node does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +50,68 @@ pub fn carries_attributes(entries: usize) -> bool {
     entries <= DIRECTORY_ATTRIBUTES_MAX
 }
 
+/// The files to fetch when a file in a directory is read that this node does not hold, after
+/// `reads_before` others: its small ones, if they are not much together. A program that reads two
+/// modules of a package mostly reads the others; docs/adr/0010 has the measurement.
+pub fn siblings(directory: &Directory, reads_before: u32) -> Vec<(&[u8], Attributes)> {
+    // Once is enough: they are all fetched then.
+    if reads_before != READS_BEFORE_SIBLINGS {
+        return Vec::new();
+    }
+    let mut files = Vec::new();
+    let mut bytes = 0;
+    for index in 0..directory.len() {
+        let Some(entry) = directory.get(index) else { break };
+        let Some(attributes) = entry.entry.map(|entry| entry.attributes) else { continue };
+        let small = (1..=SIBLING_BYTES_MAX).contains(&attributes.size);
+        if attributes.kind == FileKind::Regular && small {
+            bytes += attributes.size;
+            files.push((entry.name, attributes));
+        }
+    }
+    if bytes > SIBLINGS_BYTES_MAX { Vec::new() } else { files }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use copper_proto::{DirectoryBuilder, Entry, Timestamp};
+
+    fn directory(sizes: &[u64]) -> Directory {
+        let mut builder = DirectoryBuilder::default();
+        for (index, &size) in sizes.iter().enumerate() {
+            let time = Timestamp::default();
+            let attributes = Attributes {
+                kind: FileKind::Regular,
+                permissions: 0o644,
+                links: 1,
+                uid: 0,
+                gid: 0,
+                device_number: 0,
+                size,
+                sectors: 0,
+                io_bytes: 4096,
+                accessed: time,
+                modified: time,
+                changed: time,
+                device: 1,
+                inode: index as u64,
+            };
+            let entry = Entry { attributes, target: None };
+            builder.push(index.to_string().as_bytes(), FileKind::Regular, 1, Some(&entry));
+        }
+        Directory::decode(&builder.finish()).expect("well-formed")
+    }
+
+    #[test]
+    fn the_second_file_that_is_read_brings_the_small_ones_of_a_small_directory() {
+        let package = directory(&[0, 5000, 60_000, 70_000, 1 << 30, 1]);
+        assert!(siblings(&package, 0).is_empty() && siblings(&package, 2).is_empty());
+        let names: Vec<_> = siblings(&package, 1).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"1"[..], b"2", b"5"]);
+        let data_set = directory(&[60_000; 40]);
+        assert!(siblings(&data_set, 1).is_empty());
+    }
 
     #[test]
     fn a_directory_is_passed_through_once_unless_it_is_small_and_lies_in_a_listed_one() {

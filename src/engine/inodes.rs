@@ -85,6 +85,8 @@ pub struct Inode<B> {
     references: AtomicU64,
     /// Names that have been looked up in this directory before it was listed.
     pub(crate) lookups: AtomicU32,
+    /// Files in this directory that have been read without being held here.
+    pub(crate) reads: AtomicU32,
     /// The source refuses to list this directory: its entries are asked for one by one.
     pub(crate) unlistable: AtomicBool,
 }
@@ -103,6 +105,7 @@ impl<B: Clone> Inode<B> {
             blocks: RwLock::new(HashMap::new()),
             references: AtomicU64::new(0),
             lookups: AtomicU32::new(0),
+            reads: AtomicU32::new(0),
             unlistable: AtomicBool::new(false),
         }
     }

@@ -22,6 +22,11 @@ pub enum Input {
         /// When the answer is of no use any more.
         deadline: Tick,
     },
+    /// A local reader will want an object soon: it is fetched behind what somebody waits for.
+    Prefetch {
+        /// What.
+        key: Key,
+    },
     /// A message came over a link.
     Received {
         /// From whom.

@@ -62,6 +62,17 @@ pub const SMALL_DIRECTORY_BYTES: u64 = 16 << 10;
 /// A file up to this size is fetched whole on first touch (`-M`), in bytes.
 pub const WHOLE_FILE_BYTES: u64 = 10_000_000;
 
+/// First reads of files in one directory before its other small files are fetched too: one, so that a
+/// directory of which a single file is wanted costs no more.
+pub const READS_BEFORE_SIBLINGS: u32 = 1;
+
+/// The largest file that is fetched because its siblings are read, in bytes.
+pub const SIBLING_BYTES_MAX: u64 = 64 << 10;
+
+/// The most that the small files of one directory may have together to be fetched so, in bytes: a
+/// package's modules, not a data set.
+pub const SIBLINGS_BYTES_MAX: u64 = 2 << 20;
+
 /// Blocks fetched ahead of a sequential reader of a larger file.
 pub const READ_AHEAD_BLOCKS: u32 = 4;
 

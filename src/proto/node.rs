@@ -89,6 +89,9 @@ impl Node {
                 self.want(&key, Waiter::Local(ticket), deadline, now, store);
                 self.fetch_ahead(&key, store);
             }
+            Input::Prefetch { key } => {
+                self.prefetch(&key, store);
+            }
             Input::Received { link, message } => self.on_message(link, message, now, store),
             Input::Pulled { pull, result } => self.on_pulled(pull, result, now, store),
             Input::Source { job, result } => self.on_source(job, result, now, store),
@@ -229,14 +232,22 @@ impl Node {
             return;
         };
         for key in range.map(block) {
-            if self.fetches.len() >= FETCHES_AHEAD_MAX {
+            if !self.prefetch(&key, store) {
                 return;
             }
-            if !self.fetches.contains(&key) && store.object(&key).is_none() {
-                self.counters.fetched_ahead += 1;
-                self.fetches.want(&key, None);
-            }
         }
+    }
+
+    /// Fetches an object that nobody waits for; false if that is enough of them.
+    fn prefetch(&mut self, key: &Key, store: &mut impl Store) -> bool {
+        if self.fetches.len() >= FETCHES_AHEAD_MAX {
+            return false;
+        }
+        if !self.fetches.contains(key) && store.object(key).is_none() {
+            self.counters.fetched_ahead += 1;
+            self.fetches.want(key, None);
+        }
+        true
     }
 
     fn answer(

@@ -337,6 +337,10 @@ impl World {
                     let reader = Reader { rank, key: key.clone(), deadline, answered: false };
                     self.readers.insert(ticket, reader);
                     self.handle(rank, Input::Want { ticket, key, deadline }, None);
+                    if self.random.below(4) == 0 {
+                        let key = self.random.pick(&self.source.keys).clone();
+                        self.handle(rank, Input::Prefetch { key }, None);
+                    }
                 }
             }
             Event::Message { to, link, message, payload } => {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan};
+use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan, siblings};
 use copper_proto::{
-    Attributes, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind, Held, Key,
-    Outcome, Tick, Ticket, ViewPath, What,
+    Attributes, BlockIndex, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind,
+    Held, Input, Key, Outcome, Tick, Ticket, ViewPath, What,
 };
 
 use super::Engine;
@@ -256,6 +256,21 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         self.inodes.list(inode, &directory)
     }
 
+    /// A file is read from its start that was not held: whoever reads it may want the others of its
+    /// directory next.
+    fn fetch_siblings(&mut self, inode: &Inode<M::Filled>) {
+        let Some(directory) = self.inodes.get(self.inodes.parent(inode.number)) else { return };
+        let reads_before = directory.reads.fetch_add(1, Ordering::Relaxed);
+        let Some(listing) = directory.listing() else { return };
+        for (name, attributes) in siblings(&listing.directory, reads_before) {
+            let generation = attributes.generation();
+            let what = What::Block { index: BlockIndex(0), generation };
+            if let Some(path) = directory.path.join(name) {
+                self.inputs.push_back(Input::Prefetch { key: Key { path, what } });
+            }
+        }
+    }
+
     fn read(
         &mut self,
         question: Ticket,
@@ -276,8 +291,11 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         for (part, span) in spans.into_iter().enumerate() {
             let what = What::Block { index: span.index, generation };
             let key = Key { path: inode.path.clone(), what };
-            let inode = Arc::clone(inode);
-            self.want(Step::Block { read, part, span, inode }, key);
+            let of = Arc::clone(inode);
+            self.want(Step::Block { read, part, span, inode: of }, key);
+        }
+        if offset == 0 {
+            self.fetch_siblings(inode);
         }
     }
 }
