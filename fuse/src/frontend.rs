@@ -35,6 +35,7 @@ use fuser::{
 use crate::backings::{Backings, COUNTED};
 use crate::counters::Counters;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
+use crate::listers::Listers;
 use crate::passthrough::PassthroughBounds;
 use crate::pending::{Complete, Pending};
 use crate::stores::Stores;
@@ -57,6 +58,7 @@ pub(crate) struct Context<V: View> {
     pub(crate) pending: Arc<Pending<V::Bytes>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) stores: Stores<V::Bytes>,
+    pub(crate) listers: Listers,
     pub(crate) backings: Arc<Backings<V::Bytes>>,
     /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
     pub(crate) device: OwnedFd,
@@ -289,7 +291,12 @@ impl<V: View> Filesystem for Frontend<V> {
         self.counters().readdirplus.count();
         let (call, inode) = (Call::new("readdirplus", request, inode), number(inode));
         let now = self.view().directory(inode);
-        self.answer(call, now, ListedPlus { inode, offset, reply }, Question::Directory(inode));
+        self.answer(
+            call,
+            now,
+            ListedPlus { waited: None, inode, offset, reply },
+            Question::Directory(inode),
+        );
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {

@@ -183,6 +183,8 @@ pub(crate) struct Policy {
     pub(crate) open: Opening,
     /// The same of directories.
     pub(crate) opendir: Opening,
+    /// Whether listings are kept.
+    pub(crate) cache_directories: bool,
     /// Whether libraries are stored.
     pub(crate) store_libraries: bool,
     /// Whether the kernel is told to stop asking to flush.
@@ -306,6 +308,7 @@ pub(crate) fn policy(granted: KernelFeatures, passthrough: Passthrough) -> Polic
             Passthrough::NotAsked | Passthrough::Off(_) => opening(Feature::NoOpen, kept),
         },
         opendir: opening(Feature::NoOpendir, flags(Feature::CacheDirectories, cached_directory)),
+        cache_directories: granted.has(Feature::CacheDirectories),
         store_libraries: granted.has(Feature::StoreLibraries),
         flush: if granted.has(Feature::NoFlush) { Flushing::Alone } else { Flushing::Told },
     }

@@ -20,6 +20,7 @@ pub mod counters;
 mod frontend;
 pub mod guardian;
 pub mod kernel;
+mod listers;
 pub mod mount;
 pub mod mount_point;
 pub mod mount_table;

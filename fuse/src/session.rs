@@ -29,6 +29,7 @@ use crate::connection::{CONNECTIONS, Connection};
 use crate::counters::{CounterValues, Counters};
 use crate::frontend::{Context, Frontend};
 use crate::kernel::{KernelFeatures, Negotiated};
+use crate::listers::listers;
 use crate::mount::{MountError, MountOptions, UnmountError, Unmounted, mount, unmount};
 use crate::mount_point::{MountPointError, prepare, remove_created};
 use crate::mount_table::{DeviceId, MountId};
@@ -216,9 +217,11 @@ impl Mounted {
             }
         });
         let (stores, storing) = stores();
+        let (listers, watching) = listers();
         let frontend = Frontend::new(Context {
             view,
             stores,
+            listers,
             backings: Arc::clone(&backings),
             pending: Arc::clone(&pending),
             counters: Arc::clone(&self.counters),
@@ -245,6 +248,7 @@ impl Mounted {
         if self.negotiated().passthrough == Passthrough::On {
             backings.start().map_err(SessionError::Thread)?;
         }
+        watching.start(Arc::clone(&pending)).map_err(SessionError::Thread)?;
         watchdog::start(Arc::clone(&pending)).map_err(SessionError::Thread)?;
         let end = Arc::clone(&self.end);
         let point = self.point.clone();

@@ -1,5 +1,7 @@
 //! OPEN of a file that is handed to the kernel: its whole content is wanted first.
 
+use std::sync::Arc;
+
 use copper_engine::{Answer, InodeNumber, Now, Piece, Question, View};
 use copper_proto::{Errno, FileKind};
 use fuser::{FopenFlags, ReplyOpen};
@@ -44,7 +46,7 @@ impl<V: View> Outcome<V> for Content {
         <Read as Outcome<V>>::value(answer)
     }
 
-    fn finish(self, context: &Context<V>, _: Call, outcome: Result<Self::Value, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, _: Call, outcome: Result<Self::Value, Errno>) {
         let Content { inode, size, first } = self;
         match outcome {
             Ok(pieces) => context.backings.content(inode, size, pieces, first),

@@ -9,6 +9,7 @@
 //! References: [`View::entry`] counts one for the kernel. It is given back when the entry did not
 //! fit. `.` and `..` count none (fuse_direntplus_link in fs/fuse/readdir.c).
 
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -49,19 +50,21 @@ impl Row<'_> {
     }
 }
 
-/// Replies with entries from `offset` on, as many as fit.
+/// Replies with the entries at these positions, as many as fit.
 pub(super) fn reply<V: View>(
     context: &Context<V>,
     call: Call,
     inode: InodeNumber,
     directory: &Directory,
-    offset: u64,
+    positions: Range<u64>,
     mut reply: ReplyDirectoryPlus,
 ) {
     let (view, keep) = (&*context.view, context.policy().keep);
     let mut rows = Vec::new();
-    let mut position = offset;
-    while let Some(at) = at(view, inode, directory, position) {
+    let mut position = positions.start;
+    while position < positions.end
+        && let Some(at) = at(view, inode, directory, position)
+    {
         position += 1;
         let found = match &at {
             At::Dots { .. } => None,

@@ -1,9 +1,10 @@
 //! Replies, each with what it takes to give it: now, or later from another thread.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use copper_engine::{Answer, InodeNumber, Looked as Name, Piece, View};
+use copper_engine::{Answer, InodeNumber, Looked as Name, Now, Piece, View};
 use copper_proto::{Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics};
 use fuser::{
     Generation, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
@@ -14,6 +15,8 @@ use super::call::Call;
 use super::{Context, listing, listing_plus};
 use crate::attributes::{absence, file_attributes, kernel_errno};
 use crate::kernel::LONG;
+use crate::listers::{self, Turn};
+use crate::pending::Complete;
 
 /// Inode numbers are never reused, so one generation will do.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -27,7 +30,7 @@ pub(super) trait Outcome<V: View>: Send + 'static {
     fn value(answer: Answer<V::Bytes>) -> Option<Self::Value>;
 
     /// Replies.
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Self::Value, Errno>);
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Self::Value, Errno>);
 }
 
 /// LOOKUP.
@@ -42,7 +45,7 @@ impl<V: View> Outcome<V> for Looked {
         if let Answer::Looked(looked) = answer { Some(looked) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Name, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Name, Errno>) {
         let policy = context.policy();
         match outcome {
             Ok(Name::Found(found)) => {
@@ -83,7 +86,7 @@ impl<V: View> Outcome<V> for Attributed {
         if let Answer::Attributes(attributes) = answer { Some(attributes) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Attributes, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Attributes, Errno>) {
         match outcome {
             Ok(attributes) => {
                 let attributes = file_attributes(self.inode, &attributes);
@@ -109,7 +112,7 @@ impl<V: View> Outcome<V> for Pointed {
         if let Answer::Target(target) = answer { Some(target) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Arc<[u8]>, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<[u8]>, Errno>) {
         match outcome {
             Ok(target) => self.reply.data(&target),
             Err(errno) => {
@@ -135,7 +138,7 @@ impl<V: View> Outcome<V> for Read {
         if let Answer::Data(pieces) = answer { Some(pieces) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Self::Value, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Self::Value, Errno>) {
         let pieces = match outcome {
             Ok(pieces) => pieces,
             Err(errno) => {
@@ -180,7 +183,7 @@ impl<V: View> Outcome<V> for Listed {
         if let Answer::Directory(directory) = answer { Some(directory) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
         match outcome {
             Ok(directory) => {
                 listing::reply(&*context.view, self.inode, &directory, self.offset, self.reply);
@@ -195,6 +198,9 @@ impl<V: View> Outcome<V> for Listed {
 
 /// READDIRPLUS.
 pub(super) struct ListedPlus {
+    /// If it has waited for somebody who listed the same directory: whether the kernel keeps the
+    /// listing now.
+    pub(super) waited: Option<Arc<AtomicBool>>,
     pub(super) inode: InodeNumber,
     pub(super) offset: u64,
     pub(super) reply: ReplyDirectoryPlus,
@@ -207,15 +213,59 @@ impl<V: View> Outcome<V> for ListedPlus {
         <Listed as Outcome<V>>::value(answer)
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
         match outcome {
+            Ok(directory) if context.policy().cache_directories => {
+                self.in_turn(context, call, &directory);
+            }
             Ok(directory) => {
-                listing_plus::reply(context, call, self.inode, &directory, self.offset, self.reply);
+                let range = self.offset..u64::MAX;
+                listing_plus::reply(context, call, self.inode, &directory, range, self.reply);
             }
             Err(errno) => {
                 call.failed(&context.counters, errno);
                 self.reply.error(kernel_errno(errno));
             }
+        }
+    }
+}
+
+impl ListedPlus {
+    /// Replies, but not while somebody else is reading the same listing to its end.
+    fn in_turn<V: View>(self, context: &Arc<Context<V>>, call: Call, directory: &Arc<Directory>) {
+        let (inode, offset) = (self.inode, self.offset);
+        if offset == 0 && self.waited.is_none() {
+            match context.listers.turn(inode, directory, Instant::now()) {
+                Turn::Now(overdue) => listers::answer(&context.pending, overdue, directory),
+                Turn::Later(kept) => return self.wait(context, call, kept),
+            }
+        }
+        let is_kept = self.waited.is_some_and(|kept| kept.load(Ordering::Acquire));
+        let end = if is_kept { directory.len() as u64 + 1 } else { u64::MAX };
+        listing_plus::reply(context, call, inode, directory, offset..end, self.reply);
+        if offset >= directory.len() as u64 + 2 {
+            context.listers.end(inode, Instant::now());
+        }
+    }
+
+    fn wait<V: View>(self, context: &Arc<Context<V>>, call: Call, kept: Arc<AtomicBool>) {
+        let inode = self.inode;
+        let (waited, within) = (ListedPlus { waited: Some(kept), ..self }, Arc::clone(context));
+        let complete: Complete<V::Bytes> = Box::new(move |answer| {
+            let right = |answer| <ListedPlus as Outcome<V>>::value(answer).ok_or(Errno::EPROTO);
+            waited.finish(&within, call, answer.and_then(right));
+        });
+        match context.pending.put(complete, Instant::now()) {
+            Ok(ticket) if context.listers.wait(inode, ticket) => {}
+            Ok(ticket) => {
+                if let Some(complete) = context.pending.take(ticket) {
+                    complete(match context.view.directory(inode) {
+                        Now::Answered(directory) => directory.map(Answer::Directory),
+                        Now::Ask => Err(Errno::EIO),
+                    });
+                }
+            }
+            Err((complete, errno)) => complete(Err(errno)),
         }
     }
 }
@@ -232,7 +282,7 @@ impl<V: View> Outcome<V> for Measured {
         if let Answer::Statistics(statistics) = answer { Some(statistics) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Statistics, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Statistics, Errno>) {
         match outcome {
             Ok(statistics) => self.reply.statfs(
                 statistics.blocks,
@@ -274,7 +324,12 @@ impl<V: View> Outcome<V> for Sought {
         if let Answer::DataRanges(ranges) = answer { Some(ranges) } else { None }
     }
 
-    fn finish(self, context: &Context<V>, call: Call, outcome: Result<Arc<DataRanges>, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: Call,
+        outcome: Result<Arc<DataRanges>, Errno>,
+    ) {
         let offset = outcome.and_then(|ranges| {
             let offset = match self.seeking {
                 Seeking::Data(offset) => ranges.data_from(offset),
@@ -346,7 +401,7 @@ impl<V: View> Outcome<V> for Extended {
 
     fn finish(
         self,
-        context: &Context<V>,
+        context: &Arc<Context<V>>,
         call: Call,
         outcome: Result<Arc<ExtendedAttributes>, Errno>,
     ) {

@@ -250,3 +250,39 @@ fn an_offset_beyond_the_end_is_the_end() {
         assert_eq!(list_some(&directory, usize::MAX), []);
     }
 }
+
+#[test]
+fn many_who_list_a_directory_at_once_see_all_of_it_with_fewer_requests() {
+    const DIRECTORIES: usize = 20;
+    const LISTERS: usize = 12;
+    let mut tree = Tree::new();
+    let expected: Vec<String> = (0..50).map(|index| format!("file-{index:02}")).collect();
+    for index in 0..DIRECTORIES {
+        let directory = tree.directory(ROOT, &format!("d{index}"));
+        for name in &expected {
+            tree.file(directory, name, b"x");
+        }
+    }
+    let stage = Stage::new(tree);
+    let start = std::sync::Barrier::new(LISTERS);
+    std::thread::scope(|scope| {
+        for _ in 0..LISTERS {
+            scope.spawn(|| {
+                for index in 0..DIRECTORIES {
+                    start.wait();
+                    let entries = fs::read_dir(stage.path(&format!("d{index}"))).expect("a folder");
+                    let name = |entry: std::io::Result<fs::DirEntry>| {
+                        entry.expect("it goes on").file_name().into_string().expect("UTF-8")
+                    };
+                    let mut names: Vec<String> = entries.map(name).collect();
+                    names.sort();
+                    assert_eq!(names, expected);
+                }
+            });
+        }
+    });
+    let requests = stage.mounted.counters().readdirplus;
+    let most = (2 * LISTERS * DIRECTORIES) as u64;
+    assert!(requests < most, "{requests} of at most {most}: nobody was joined");
+    assert_eq!((stage.view.waiting(), stage.mounted.counters().expired), (0, 0));
+}
