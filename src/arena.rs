@@ -20,6 +20,9 @@ const AHEAD_BYTES_MAX: usize = 128 << 20;
 /// The share of the arena that is prepared ahead.
 const AHEAD_SHARE: usize = 4;
 
+/// The nice value of whoever runs only when nobody else wants to.
+const LOWEST_PRIORITY: i32 = 19;
+
 /// What is prepared in one go, in bytes.
 const STEP_BYTES: usize = 4 << 20;
 
@@ -47,6 +50,11 @@ impl RankArena {
         let pages = Arc::new(Pages::new(&arena, Some(wake)));
         let (of, weak) = (arena.clone(), Arc::downgrade(&pages));
         let prepare = move || {
+            // Of this thread alone, as Linux has it. Where there is other work, pages are cleared as
+            // they are used: preparing those that nobody will use must not take its time.
+            if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {
+                debug!(%error, "pages are prepared at the usual priority");
+            }
             while let Ok(()) = woken.recv() {
                 let Some(pages) = weak.upgrade() else { return };
                 if !pages.prepare(&of) {
