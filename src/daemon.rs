@@ -196,10 +196,9 @@ fn start(
     }
     let inodes = Arc::new(inodes);
     let pending = Pending::new(copper_fuse::pending::DEADLINE);
-    let memory = RankArena::new(arena);
     let engine_settings = EngineSettings {
         source_use: source_use(&plan),
-        memory: memory.clone(),
+        memory: RankArena(arena),
         arena_bytes: plan.memory_bytes,
         inodes: Arc::clone(&inodes),
         queue: Arc::clone(&queue),
@@ -258,8 +257,6 @@ fn start(
     claim.record(&record(reporter, &plan.launch, &mounted, &claim)?)?;
     reporter.set_state("ready");
     rendezvous.set_ready();
-    // Not before: it would hold up the launch.
-    memory.warm();
     Ok(Started {
         mounted,
         rendezvous,
