@@ -15,13 +15,9 @@ pub(super) enum KernelCache {
 }
 
 impl KernelCache {
-    /// What is left to ask the kernel for. Libraries are stored only if that is asked for.
-    pub(super) fn features(without: &[KernelCache], store_libraries: bool) -> KernelFeatures {
-        let mut asked = KernelFeatures::all();
-        if !store_libraries {
-            asked = asked.without(Feature::StoreLibraries);
-        }
-        without.iter().fold(asked, |features, cache| match cache {
+    /// What is left to ask the kernel for.
+    pub(super) fn features(without: &[KernelCache]) -> KernelFeatures {
+        without.iter().fold(KernelFeatures::all(), |features, cache| match cache {
             KernelCache::All => KernelFeatures::none(),
             KernelCache::One(feature) => features.without(*feature),
         })

@@ -72,10 +72,6 @@ pub(super) struct LaunchArguments {
     #[arg(long)]
     rewrite_links: bool,
 
-    /// Give what follows a shared library's header to the kernel before it asks: fewer requests
-    #[arg(long)]
-    store_libraries: bool,
-
     /// Do without one of the kernel's caches, or without `all`; may be given several times
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
@@ -172,9 +168,6 @@ fn common_arguments(
     }
     if arguments.allow_other {
         common.push("--allow-other".into());
-    }
-    if arguments.store_libraries {
-        common.push("--store-libraries".into());
     }
     if arguments.rewrite_links {
         common.push("--rewrite-links".into());

@@ -97,10 +97,6 @@ pub(super) struct ServeArguments {
     #[arg(long)]
     rewrite_links: bool,
 
-    /// Give what follows a shared library's header to the kernel before it asks: fewer requests
-    #[arg(long)]
-    store_libraries: bool,
-
     /// Do without one of the kernel's caches, or without `all`; may be given several times
     #[arg(long, value_name = "NAME")]
     no_kernel_cache: Vec<KernelCache>,
@@ -230,7 +226,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         source: arguments.source,
         allow_other: arguments.allow_other,
         rewrite_links: arguments.rewrite_links,
-        features: KernelCache::features(&arguments.no_kernel_cache, arguments.store_libraries),
+        features: KernelCache::features(&arguments.no_kernel_cache),
         passthrough: arguments.passthrough,
         fuse_threads: arguments.fuse_threads.into(),
         spin: Duration::from_micros(arguments.spin_us.into()),
