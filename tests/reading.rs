@@ -554,7 +554,7 @@ fn data_and_holes_are_where_the_source_has_them() {
         }
     }
     let status = job.status();
-    assert_eq!(status.counter(0, "source.data_ranges"), 4, "each sparse file once, by the root");
+    assert_eq!(status.counter(0, "source.data_ranges"), 6, "each file once, by the root");
     assert_eq!(status.counter(2, "source.data_ranges"), 0);
 }
 

@@ -183,16 +183,8 @@ where
             Ok(inode) => inode,
             Err(errno) => return Now::Answered(Err(errno)),
         };
-        if let Some(ranges) = inode.data_ranges() {
-            return Now::Answered(Ok(ranges));
-        }
-        match inode.attributes() {
-            // As long as its blocks are: there is no hole to ask for.
-            Some(Attributes { size, sectors, .. }) if sectors.saturating_mul(512) >= size => {
-                Now::Answered(Ok(Arc::new(DataRanges::whole(size))))
-            }
-            Some(_) | None => Now::Ask,
-        }
+        // Not even for a file whose blocks fill its size: they may hold other things than data.
+        inode.data_ranges().map_or(Now::Ask, |ranges| Now::Answered(Ok(ranges)))
     }
 
     fn forget(&self, inode: InodeNumber, count: u64) {
