@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the mount costs beside a local file system: replays, imports, walks, a sequential read, each as
-# a ratio to its rival in the same run, and the number of FUSE requests. About ten minutes. Installs
+# a ratio to its rival in the same run, and the number of FUSE requests. About five minutes. Installs
 # what is missing, builds, prints each figure with its bar, and fails if a bar is not kept.
 set -euo pipefail
 
@@ -40,7 +40,7 @@ case $json in '' | /*) ;; *) json=$PWD/$json ;; esac
 # shellcheck source=ci/environment.sh
 . "$root/ci/environment.sh"
 cd "$root"
-packages=(strace libfuse3-dev)
+packages=(libfuse3-dev)
 ! command -v dpkg-query >/dev/null || install_packages
 find_python
 

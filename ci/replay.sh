@@ -7,9 +7,5 @@ set -euo pipefail
 # shellcheck source=ci/setup.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 
-if [ "${1:-}" = record ] && ! command -v strace >/dev/null; then
-    packages=(strace)
-    install_packages
-fi
 cargo build --release --locked --quiet --manifest-path "$root/Cargo.toml" --package copper-replay
 exec "$target/release/copper-replay" "$@"
