@@ -23,6 +23,7 @@ pub mod peers;
 pub mod process;
 pub mod ready;
 pub mod refusal;
+mod release;
 pub mod rendezvous;
 pub mod secret;
 pub mod status;

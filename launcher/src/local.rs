@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,7 +27,8 @@ use crate::job::{RunFolder, host_name};
 use crate::listener::LISTEN_FD;
 use crate::peers::Peers;
 use crate::process::Process;
-use crate::ready::{GO, READY_FD, Report};
+use crate::ready::{READY_FD, Report};
+use crate::release::Release;
 use crate::secret::{SECRET_VARIABLE, Secret, SecretError};
 
 /// How long a daemon has to unmount and end before it is killed.
@@ -130,6 +131,7 @@ impl LocalPlan<'_> {
         }
         let secret_file = SecretFile::write(&self.run_directory, &self.secret)?;
         let (listeners, peers) = bind(size).map_err(LocalError::Ports)?;
+        let release = Release::new().map_err(LocalError::Launcher)?;
         let mut daemons = Daemons { all: Vec::new() };
         for (listener, mount, rank) in
             listeners.into_iter().zip(&self.mounts).zip(0..).map(|((a, b), c)| (a, b, Rank(c)))
@@ -143,13 +145,19 @@ impl LocalPlan<'_> {
                 ready_fd: READY_FD,
                 secret_file: &secret_file.path,
             };
-            daemons.all.push(self.spawn(&place, listener)?);
+            daemons.all.push(self.spawn(&place, listener, &release)?);
         }
         daemons.wait(started, self.ready_timeout, &mut on_ready)?;
-        daemons.release()
+        release.release().map_err(LocalError::Launcher)?;
+        Ok(daemons.released())
     }
 
-    fn spawn(&self, place: &RankPlace<'_>, listener: TcpListener) -> Result<Daemon, LocalError> {
+    fn spawn(
+        &self,
+        place: &RankPlace<'_>,
+        listener: TcpListener,
+        release: &Release,
+    ) -> Result<Daemon, LocalError> {
         let rank = place.rank;
         let failed = |source| LocalError::Spawn { rank, exe: self.exe.clone(), source };
         let host = host_name();
@@ -162,6 +170,7 @@ impl LocalPlan<'_> {
         let log_file = options.open(&starting).map_err(log_failed)?;
         let (ready, ready_theirs) = UnixStream::pair().map_err(failed)?;
         ready.set_nonblocking(true).map_err(failed)?;
+        release.hand_over(&ready).map_err(failed)?;
         let mut command = Command::new(&self.exe);
         command
             .args(&self.args_common)
@@ -401,17 +410,14 @@ impl Daemons {
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
     }
 
-    /// The launch is complete: from here on they live without us.
-    fn release(mut self) -> Result<Launched, LocalError> {
-        let mut ranks = Vec::with_capacity(self.all.len());
-        for daemon in std::mem::take(&mut self.all) {
-            if let (State::Ready(after), Some(mut ready)) = (&daemon.state, daemon.ready.as_ref()) {
-                // It has died since: whoever uses it next finds out.
-                let _ = ready.write_all(GO);
-                ranks.extend(daemon.launched(*after));
-            }
-        }
-        Ok(Launched { ranks })
+    /// They live without us.
+    fn released(mut self) -> Launched {
+        let all = std::mem::take(&mut self.all);
+        let ranks = all.iter().filter_map(|daemon| match daemon.state {
+            State::Ready(after) => daemon.launched(after),
+            State::Waiting | State::Failed(_) => None,
+        });
+        Launched { ranks: ranks.collect() }
     }
 }
 

@@ -4,13 +4,12 @@
 //! daemon                                        launcher
 //!   {"ready":true,"rank":2,"mount":"/m/2"} ──▶
 //!   or {"error":"…"}                       ──▶
-//!                                          ◀──  go       all ranks are ready
 //! ```
-//! Until the `go` the daemon hangs on the launcher: if that dies first, the other end closes, and
-//! the daemon ends itself. So a launch is either complete or leaves nothing, whatever happens to
-//! the launcher.
+//! Until the launch is complete ([`crate::release`]) the daemon hangs on the launcher: if that dies
+//! first, the daemon ends itself. So a launch is either complete or leaves nothing, whatever happens
+//! to the launcher.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -21,12 +20,10 @@ use copper_proto::Rank;
 use serde::{Deserialize, Serialize};
 
 use crate::inherited::Stream;
+use crate::release::Released;
 
 /// The number under which a local launcher leaves the channel to a rank: standard output.
 pub const READY_FD: u32 = 1;
-
-/// What the launcher says at the end.
-pub(crate) const GO: &[u8] = b"go\n";
 
 /// The longest reason. The rest is cut off.
 const ERROR_BYTES_MAX: usize = 16 << 10;
@@ -66,15 +63,12 @@ impl ReadyPipe {
     /// # Errors
     /// If there is no thread to be had.
     pub fn watch(&self, on_abandoned: impl FnOnce() + Send + 'static) -> Result<(), ReadyError> {
-        let mut stream = self.stream.try_clone().map_err(ReadyError::Watch)?;
+        let stream = self.stream.try_clone().map_err(ReadyError::Watch)?;
         let settled = Arc::clone(&self.settled);
         let watch = move || {
-            let released = loop {
-                match stream.read(&mut [0; 1]) {
-                    Ok(count) => break count > 0,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break false,
-                }
+            let released = match Released::take(&stream) {
+                Ok(released) => released.is_some_and(|released| released.wait()),
+                Err(_) => false,
             };
             if !released && !settled.load(SeqCst) {
                 on_abandoned();
@@ -152,35 +146,39 @@ pub enum ReadyError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
+    use crate::release::Release;
 
     const BOUND: Duration = Duration::from_secs(10);
 
-    fn watched() -> (UnixStream, ReadyPipe, mpsc::Receiver<()>) {
+    fn watched() -> (Release, UnixStream, ReadyPipe, mpsc::Receiver<()>) {
         let (launcher, daemon) = UnixStream::pair().expect("a pair");
+        let release = Release::new().expect("a pipe");
+        release.hand_over(&launcher).expect("the channel is empty");
         let pipe = ReadyPipe::from(daemon);
         let (sender, abandoned) = mpsc::channel();
         // The sender goes with the closure: a watch that ends quietly closes the channel.
         pipe.watch(move || sender.send(()).expect("the test waits")).expect("a thread");
-        (launcher, pipe, abandoned)
+        (release, launcher, pipe, abandoned)
     }
 
     #[test]
     fn a_daemon_learns_that_its_launcher_is_gone_even_after_it_was_ready() {
-        let (launcher, pipe, abandoned) = watched();
+        let (release, launcher, pipe, abandoned) = watched();
         pipe.ready(Rank(1), Path::new("/m")).expect("the launcher is there");
-        drop(launcher);
+        drop((release, launcher));
         assert_eq!(abandoned.recv_timeout(BOUND), Ok(()));
         assert!(matches!(pipe.ready(Rank(1), Path::new("/m")), Err(ReadyError::Gone(_))));
     }
 
     #[test]
     fn a_released_daemon_does_not_mind_the_launcher_s_end() {
-        let (mut launcher, pipe, abandoned) = watched();
-        launcher.write_all(GO).expect("the daemon is there");
+        let (release, launcher, pipe, abandoned) = watched();
+        release.release().expect("the daemon is there");
         drop(launcher);
         assert_eq!(abandoned.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Disconnected));
         drop(pipe);
@@ -188,12 +186,12 @@ mod tests {
 
     #[test]
     fn a_failed_daemon_says_why_and_does_not_mind_either() {
-        let (mut launcher, pipe, abandoned) = watched();
+        let (release, mut launcher, pipe, abandoned) = watched();
         pipe.failed("no /dev/fuse\nhere");
         let mut line = String::new();
         launcher.read_to_string(&mut line).expect("a line");
         assert_eq!(line, "{\"error\":\"no /dev/fuse\\nhere\"}\n");
-        drop(launcher);
+        drop((release, launcher));
         assert_eq!(abandoned.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Disconnected));
     }
 }
