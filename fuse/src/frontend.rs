@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use copper_engine::{Answer, InodeNumber, Now, Question, View};
+use copper_engine::{InodeNumber, Now, Question, View};
 use copper_proto::Errno;
 use copper_proto::limits::NAME_BYTES_MAX;
 use fuser::{
@@ -37,12 +37,12 @@ use crate::counters::Counters;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
 use crate::listers::Listers;
 use crate::passthrough::PassthroughBounds;
-use crate::pending::{Complete, Pending};
+use crate::pending::Pending;
 use crate::stores::Stores;
 use call::Call;
 use outcome::{
     Attributed, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read, Seeking,
-    Sought, is_access_list,
+    Sought, complete, is_access_list,
 };
 
 /// `lseek`'s numbers, as Linux has them.
@@ -107,12 +107,7 @@ impl<V: View> Frontend<V> {
 
     fn ask<O: Outcome<V>>(&self, call: Call, outcome: O, question: Question) {
         self.counters().asked.count();
-        let context = Arc::clone(&self.context);
-        let complete: Complete<V::Bytes> = Box::new(move |answer| {
-            // An answer of the wrong kind is a bug of the engine, and one file's problem.
-            let right = |answer: Answer<V::Bytes>| O::value(answer).ok_or(Errno::EPROTO);
-            outcome.finish(&context, call, answer.and_then(right));
-        });
+        let complete = complete(&self.context, call, outcome);
         match self.context.pending.put(complete, Instant::now()) {
             Ok(ticket) => {
                 if let Err(errno) = self.view().ask(ticket, question)

@@ -178,9 +178,7 @@ impl Watching {
         thread::Builder::new().name("fuse-listers".to_owned()).spawn(watch)?;
         Ok(())
     }
-}
 
-impl Watching {
     fn remove(&self, inode: InodeNumber, number: u64) -> Option<Listing> {
         let mut state = lock(&self.state);
         let is_it = state.listings.get(&inode).is_some_and(|listing| listing.number == number);

@@ -227,7 +227,8 @@ impl Mounted {
             counters: Arc::clone(&self.counters),
             device: descriptor.try_clone().map_err(SessionError::Handshake)?,
             asked: settings.features,
-            // For oneself the source's own check is enough: it is this user who reads there.
+            // For oneself the source checks as this user, who is never shown what an ACL denies him;
+            // what an ACL alone grants is not seen (docs/SEMANTICS.md).
             access_lists: settings.options.allow_other,
             readahead_bytes: settings.readahead_bytes,
             passthrough: settings.passthrough,

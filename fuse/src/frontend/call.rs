@@ -4,6 +4,7 @@ use copper_proto::Errno;
 use fuser::{INodeNo, Request};
 use tracing::{debug, warn};
 
+use crate::attributes::kernel_errno;
 use crate::counters::Counters;
 
 /// One request of the kernel.
@@ -20,20 +21,20 @@ impl Call {
         Call { operation, request: request.unique().0, inode: inode.0 }
     }
 
-    /// Counts and logs an errno that is about to be the answer. That a name does not exist, may not
-    /// be read or is no directory is an answer like any other; that the daemon could not do its
-    /// work is a failure.
-    pub(crate) fn failed(&self, counters: &Counters, errno: Errno) {
+    /// Counts and logs an errno that is about to be the answer, and gives it as the kernel's. That a
+    /// name does not exist, may not be read or is no directory is an answer like any other; that
+    /// the daemon could not do its work is a failure.
+    pub(crate) fn failed(&self, counters: &Counters, errno: Errno) -> fuser::Errno {
         let Call { operation, request, inode } = *self;
-        if errno == Errno::ENOENT {
-            return;
+        if errno != Errno::ENOENT {
+            counters.errors.count();
+            if is_answer(errno) {
+                debug!(operation, request, inode, %errno, "request answered with an errno");
+            } else {
+                warn!(operation, request, inode, %errno, "request failed");
+            }
         }
-        counters.errors.count();
-        if is_answer(errno) {
-            debug!(operation, request, inode, %errno, "request answered with an errno");
-        } else {
-            warn!(operation, request, inode, %errno, "request failed");
-        }
+        kernel_errno(errno)
     }
 }
 

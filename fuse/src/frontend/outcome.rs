@@ -13,7 +13,7 @@ use fuser::{
 
 use super::call::Call;
 use super::{Context, listing, listing_plus};
-use crate::attributes::{absence, file_attributes, kernel_errno};
+use crate::attributes::{absence, file_attributes};
 use crate::kernel::LONG;
 use crate::listers::{self, Turn};
 use crate::pending::Complete;
@@ -31,6 +31,20 @@ pub(super) trait Outcome<V: View>: Send + 'static {
 
     /// Replies.
     fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Self::Value, Errno>);
+}
+
+/// A reply that is put away until its answer comes.
+pub(super) fn complete<V: View, O: Outcome<V>>(
+    context: &Arc<Context<V>>,
+    call: Call,
+    outcome: O,
+) -> Complete<V::Bytes> {
+    let context = Arc::clone(context);
+    Box::new(move |answer| {
+        // An answer of the wrong kind is a bug of the engine, and one file's problem.
+        let right = |answer| O::value(answer).ok_or(Errno::EPROTO);
+        outcome.finish(&context, call, answer.and_then(right));
+    })
 }
 
 /// LOOKUP.
@@ -66,8 +80,7 @@ impl<V: View> Outcome<V> for Looked {
                 if errno == Errno::ENOENT {
                     context.counters.negative.count();
                 }
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
+                self.reply.error(call.failed(&context.counters, errno));
             }
         }
     }
@@ -92,10 +105,7 @@ impl<V: View> Outcome<V> for Attributed {
                 let attributes = file_attributes(self.inode, &attributes);
                 self.reply.attr(&context.policy().keep, &attributes);
             }
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -115,10 +125,7 @@ impl<V: View> Outcome<V> for Pointed {
     fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<[u8]>, Errno>) {
         match outcome {
             Ok(target) => self.reply.data(&target),
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -142,8 +149,7 @@ impl<V: View> Outcome<V> for Read {
         let pieces = match outcome {
             Ok(pieces) => pieces,
             Err(errno) => {
-                call.failed(&context.counters, errno);
-                return self.reply.error(kernel_errno(errno));
+                return self.reply.error(call.failed(&context.counters, errno));
             }
         };
         let bytes: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
@@ -188,10 +194,7 @@ impl<V: View> Outcome<V> for Listed {
             Ok(directory) => {
                 listing::reply(&*context.view, self.inode, &directory, self.offset, self.reply);
             }
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -222,10 +225,7 @@ impl<V: View> Outcome<V> for ListedPlus {
                 let range = self.offset..u64::MAX;
                 listing_plus::reply(context, call, self.inode, &directory, range, self.reply);
             }
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -250,11 +250,7 @@ impl ListedPlus {
 
     fn wait<V: View>(self, context: &Arc<Context<V>>, call: Call, kept: Arc<AtomicBool>) {
         let inode = self.inode;
-        let (waited, within) = (ListedPlus { waited: Some(kept), ..self }, Arc::clone(context));
-        let complete: Complete<V::Bytes> = Box::new(move |answer| {
-            let right = |answer| <ListedPlus as Outcome<V>>::value(answer).ok_or(Errno::EPROTO);
-            waited.finish(&within, call, answer.and_then(right));
-        });
+        let complete = complete(context, call, ListedPlus { waited: Some(kept), ..self });
         match context.pending.put(complete, Instant::now()) {
             Ok(ticket) if context.listers.wait(inode, ticket) => {}
             Ok(ticket) => {
@@ -294,10 +290,7 @@ impl<V: View> Outcome<V> for Measured {
                 statistics.name_bytes_max,
                 statistics.fragment_bytes,
             ),
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -339,10 +332,7 @@ impl<V: View> Outcome<V> for Sought {
         });
         match offset {
             Ok(offset) => self.reply.offset(offset),
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
@@ -411,10 +401,7 @@ impl<V: View> Outcome<V> for Extended {
                 self.reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             }
             Ok(bytes) => self.reply.data(&bytes),
-            Err(errno) => {
-                call.failed(&context.counters, errno);
-                self.reply.error(kernel_errno(errno));
-            }
+            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
         }
     }
 }
