@@ -39,7 +39,7 @@ use copper_proto::wire::PROTOCOL_VERSION as WIRE_VERSION;
 use copper_proto::{LinkId, Rank, Tree};
 use tracing::{info, warn};
 
-use crate::arena::RankArena;
+use crate::arena::{self, RankArena};
 use crate::fabric::RankFabric;
 use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
@@ -175,6 +175,7 @@ fn start(
 ) -> anyhow::Result<Started> {
     let arena_bytes = usize::try_from(plan.memory_bytes).context("--memory is too large")?;
     let arena = Arena::map(arena_bytes)?;
+    let preparing = arena::prepare(&arena);
     let children = plan.tree.children(plan.rank).count();
     let network = Network::open(&network_settings(&plan, children), &arena)?;
     let provider = network.provider().to_owned();
@@ -254,6 +255,10 @@ fn start(
         let reporter = Arc::clone(reporter);
         StatusServer::start(claim.socket(), move || reporter.report())?
     };
+    if let Some(thread) = preparing {
+        // It has nothing to say.
+        let _ = thread.join();
+    }
     claim.record(&record(reporter, &plan.launch, &mounted, &claim)?)?;
     reporter.set_state("ready");
     rendezvous.set_ready();

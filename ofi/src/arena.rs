@@ -91,6 +91,18 @@ impl Arena {
         Filling { piece: Piece { memory: Arc::clone(&self.memory), offset, len, claimed: len } }
     }
 
+    /// Has pages put behind `len` bytes at `offset`, as far as they lie within the arena, so that
+    /// whoever writes there first need not wait for the kernel to clear them. Changes no byte, so
+    /// pieces may be read and written meanwhile; it holds the lock of the address space, so whoever
+    /// maps memory or grows a heap waits. Whether it was done: not before Linux 5.14, nor when
+    /// memory is short.
+    pub fn prepare(&self, offset: usize, len: usize) -> bool {
+        let end = offset.saturating_add(len).min(self.len());
+        let start = offset - offset % PAGE_BYTES;
+        start >= end
+            || self.memory.mapping.advise_range(Advice::PopulateWrite, start, end - start).is_ok()
+    }
+
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.memory.base
     }
