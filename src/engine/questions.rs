@@ -63,7 +63,7 @@ impl<B> Default for Questions<B> {
     }
 }
 
-impl<B> Questions<B> {
+impl<B: AsRef<[u8]>> Questions<B> {
     pub(crate) fn len(&self) -> usize {
         self.steps.len()
     }
@@ -86,7 +86,9 @@ impl<B> Questions<B> {
         self.reads.insert(Read { question, parts, missing, failed: None })
     }
 
-    /// One part of a read has come or failed; the read's answer once all have.
+    /// One part of a read has come or failed; the read's answer once all have. What waits for other
+    /// parts is a copy: a dozen such reads that kept their extents could keep a small arena from ever
+    /// having room for the parts that they wait for.
     pub(crate) fn part(
         &mut self,
         read: usize,
@@ -95,6 +97,7 @@ impl<B> Questions<B> {
     ) -> Option<(Ticket, Pieces<B>)> {
         let entry = self.reads.get_mut(read).expect("a read stays until all its parts have come");
         match result {
+            Ok(piece) if entry.missing > 1 => entry.parts[part] = Some(piece.copied()),
             Ok(piece) => entry.parts[part] = Some(piece),
             Err(errno) => entry.failed = entry.failed.or(Some(errno)),
         }

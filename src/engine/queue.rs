@@ -163,7 +163,7 @@ where
             Ok(spans) => {
                 let pieces = spans.map(|span| {
                     let extent = inode.block(span.index)?;
-                    Some(Piece { extent, start: span.start, end: span.end })
+                    Some(Piece::Held { extent, start: span.start, end: span.end })
                 });
                 pieces.collect::<Option<_>>().map_or(Now::Ask, |pieces| Now::Answered(Ok(pieces)))
             }

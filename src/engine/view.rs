@@ -52,20 +52,35 @@ pub enum Now<T> {
     Ask,
 }
 
-/// A run of a file's bytes that stays in place while this is held.
+/// A run of a file's bytes that stays as it is while this is held.
 #[derive(Clone, Debug)]
-pub struct Piece<B> {
-    /// The extent that holds the bytes.
-    pub extent: B,
-    /// First byte within the extent.
-    pub start: usize,
-    /// End within the extent.
-    pub end: usize,
+pub enum Piece<B> {
+    /// In its place.
+    Held {
+        /// The extent that holds the bytes.
+        extent: B,
+        /// First byte within the extent.
+        start: usize,
+        /// End within the extent.
+        end: usize,
+    },
+    /// Of a read that had to wait for others of its pieces.
+    Copied(Arc<[u8]>),
+}
+
+impl<B: AsRef<[u8]>> Piece<B> {
+    /// Bytes that keep no extent from being used for something else.
+    pub(crate) fn copied(self) -> Piece<B> {
+        Piece::Copied(self.as_ref().into())
+    }
 }
 
 impl<B: AsRef<[u8]>> AsRef<[u8]> for Piece<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.extent.as_ref()[self.start..self.end]
+        match self {
+            Piece::Held { extent, start, end } => &extent.as_ref()[*start..*end],
+            Piece::Copied(bytes) => bytes,
+        }
     }
 }
 

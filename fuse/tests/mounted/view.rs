@@ -168,7 +168,7 @@ impl TestView {
         Ok(pieces
             .map(|piece| {
                 let extent: Bytes = [b"<<", piece, b">>"].concat().into();
-                Piece { extent, start: 2, end: 2 + piece.len() }
+                Piece::Held { extent, start: 2, end: 2 + piece.len() }
             })
             .collect())
     }

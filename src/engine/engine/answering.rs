@@ -178,7 +178,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     let Held { extent, .. } = object(outcome);
                     self.slots.show(&self.inodes, inode.number, span.index, extent);
                     let extent = self.slots.bytes(extent).clone();
-                    Piece { extent, start: span.start, end: span.end }
+                    Piece::Held { extent, start: span.start, end: span.end }
                 });
                 if let Some((question, pieces)) = self.questions.part(read, part, piece) {
                     self.answers.answer(question, pieces.map(Answer::Data));
