@@ -74,3 +74,28 @@ remove_left() {
     processes_with "$mark" | while read -r pid _; do kill -KILL "$pid" 2>/dev/null || true; done
     mounts_below "$@" | while read -r point; do fusermount3 -u -z "$point" || true; done
 }
+
+# However the script ends from now on: what `in_group` runs is ended, the first of the folders is
+# removed, and a process with $1 in its environment or a mount below the folders is a failure.
+leave_nothing() {
+    leave_mark=$1
+    shift
+    leave_folders=("$@")
+    trap 'leave $?' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+leave() {
+    local code=$1
+    trap - EXIT
+    end_group
+    if ! nothing_left "$leave_mark" "${leave_folders[@]}"; then
+        remove_left "$leave_mark" "${leave_folders[@]}"
+        [ "$code" -ne 0 ] || code=1
+    fi
+    # Never through a mount.
+    [ -n "$(mounts_below "${leave_folders[0]}")" ] || rm -rf --one-file-system "${leave_folders[0]}"
+    exit "$code"
+}

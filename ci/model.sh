@@ -49,22 +49,7 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/copper-model.XXXXXX")
 chmod 755 "$scratch"
 mark="COPPER_TEST_RUN=$scratch"
 
-finish() {
-    local code=$?
-    trap - EXIT
-    end_group
-    if ! nothing_left "$mark" "$scratch"; then
-        remove_left "$mark" "$scratch"
-        [ "$code" -ne 0 ] || code=1
-    fi
-    # Never through a mount.
-    [ -n "$(mounts_below "$scratch")" ] || rm -rf --one-file-system "$scratch"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+leave_nothing "$mark" "$scratch"
 
 say "building Copper and the test (minutes the first time)"
 in_group cargo build --locked "${profile[@]}" --test model

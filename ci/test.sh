@@ -25,22 +25,7 @@ chmod 755 "$scratch"
 mark="COPPER_TEST_RUN=$scratch"
 places=("$scratch" "$target/tmp")
 
-finish() {
-    local code=$?
-    trap - EXIT
-    end_group
-    if ! nothing_left "$mark" "${places[@]}"; then
-        remove_left "$mark" "${places[@]}"
-        [ "$code" -ne 0 ] || code=1
-    fi
-    # Never through a mount.
-    [ -n "$(mounts_below "$scratch")" ] || rm -rf --one-file-system "$scratch"
-    exit "$code"
-}
-trap finish EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+leave_nothing "$mark" "${places[@]}"
 
 left_before=$(mounts_below "${places[@]}")
 [ -z "$left_before" ] || die "an earlier run left mounts, unmount them first (fusermount3 -u): $left_before"

@@ -9,6 +9,7 @@
 
 mod engine_thread;
 mod report;
+mod resident;
 mod signals;
 
 use std::net::{IpAddr, TcpListener};
@@ -20,6 +21,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use copper_cache::Budget;
 use copper_engine::inodes::Inodes;
 use copper_engine::ports::{Control, PeerAddress, Role};
 use copper_engine::{EngineView, Queue, Settings as EngineSettings};
@@ -173,8 +175,8 @@ fn start(
     ends: SyncSender<End>,
     ended: &Receiver<End>,
 ) -> anyhow::Result<Started> {
-    let arena_bytes = usize::try_from(plan.memory_bytes).context("--memory is too large")?;
-    let arena = Arena::map(arena_bytes)?;
+    let budget = Budget::of(plan.memory_bytes);
+    let arena = Arena::map(usize::try_from(budget.arena).context("--memory is too large")?)?;
     let preparing = arena::prepare(&arena);
     let children = plan.tree.children(plan.rank).count();
     let network = Network::open(&network_settings(&plan, children), &arena)?;
@@ -186,7 +188,7 @@ fn start(
         provider,
         region_key: network.region_key(),
         region_base: network.region_base(),
-        arena_bytes: plan.memory_bytes,
+        arena_bytes: budget.arena,
     };
 
     let sleeper = Sleeper::new().context("cannot make the engine's descriptors")?;
@@ -200,7 +202,7 @@ fn start(
     let engine_settings = EngineSettings {
         source_use: source_use(&plan),
         memory: RankArena(arena),
-        arena_bytes: plan.memory_bytes,
+        budget,
         inodes: Arc::clone(&inodes),
         queue: Arc::clone(&queue),
         answers: Arc::clone(&pending) as _,

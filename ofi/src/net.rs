@@ -95,20 +95,36 @@ fn is_cxi_domain(text: &str) -> bool {
 ///   opens the arena only, and nothing once the region is closed. Cached keys cover all memory
 ///   that the process ever registered.
 /// - `CXI_FORK_SAFE=1`: a fork does not move registered pages.
+///
+/// From man 7 fi_rxm, which is below `tcp` (before 1.18) and `verbs`:
+/// - `FI_OFI_RXM_BUFFER_SIZE` and `FI_OFI_RXM_MSG_RX_SIZE`: it keeps thousands of buffers, 16 KiB each,
+///   unless told otherwise; see docs/adr/0016.
 pub fn environment(net: &Net) -> Vec<(&'static str, &'static str)> {
+    const CXI: [(&str, &str); 6] = [
+        ("FI_CXI_RX_MATCH_MODE", "hybrid"),
+        ("FI_CXI_DEFAULT_CQ_SIZE", "131072"),
+        ("FI_CXI_PROV_KEY_CACHE", "0"),
+        ("FI_CXI_OPTIMIZED_MRS", "0"),
+        ("FI_CXI_MR_MATCH_EVENTS", "1"),
+        ("CXI_FORK_SAFE", "1"),
+    ];
+    const RXM: [(&str, &str); 2] =
+        [("FI_OFI_RXM_BUFFER_SIZE", RXM_BUFFER_BYTES), ("FI_OFI_RXM_MSG_RX_SIZE", RXM_RECEIVES)];
     match net.provider() {
-        // What is not asked for may turn out to be cxi; elsewhere these do nothing.
-        None | Some("cxi") => vec![
-            ("FI_CXI_RX_MATCH_MODE", "hybrid"),
-            ("FI_CXI_DEFAULT_CQ_SIZE", "131072"),
-            ("FI_CXI_PROV_KEY_CACHE", "0"),
-            ("FI_CXI_OPTIMIZED_MRS", "0"),
-            ("FI_CXI_MR_MATCH_EVENTS", "1"),
-            ("CXI_FORK_SAFE", "1"),
-        ],
+        // What is not asked for may turn out to be either; elsewhere these do nothing.
+        None => [&CXI[..], &RXM].concat(),
+        Some("cxi") => CXI.to_vec(),
+        Some("tcp" | "verbs") => RXM.to_vec(),
+        Some(name) if name.ends_with(";ofi_rxm") => RXM.to_vec(),
         Some(_) => Vec::new(),
     }
 }
+
+/// Holds an answer with 8 KiB inside, its header and rxm's: nothing that is sent often is cut up.
+const RXM_BUFFER_BYTES: &str = "9216";
+
+/// Buffers for what comes in, of all links: while all are in use, what comes waits in the sockets.
+const RXM_RECEIVES: &str = "512";
 
 #[cfg(test)]
 mod tests {
@@ -141,10 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn cxi_gets_keys_per_region() {
-        let variables = environment(&"cxi0".parse().expect("a network"));
-        assert!(variables.contains(&("FI_CXI_PROV_KEY_CACHE", "0")));
-        assert_eq!(environment(&Net::default()), variables);
-        assert!(environment(&"tcp".parse().expect("a network")).is_empty());
+    fn each_provider_gets_its_variables_and_auto_those_of_all() {
+        let of = |net: &str| environment(&net.parse().expect("a network"));
+        assert!(of("cxi0").contains(&("FI_CXI_PROV_KEY_CACHE", "0")));
+        assert_eq!(of("tcp"), of("tcp;ofi_rxm"));
+        assert!(of("tcp").contains(&("FI_OFI_RXM_BUFFER_SIZE", RXM_BUFFER_BYTES)));
+        assert_eq!(environment(&Net::default()), [of("cxi0"), of("tcp")].concat());
+        assert!(of("shm").is_empty());
     }
 }

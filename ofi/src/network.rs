@@ -306,7 +306,7 @@ fn warn_of_environment(fabric: &Fabric) {
     if fabric.provider() != "cxi" {
         return;
     }
-    for (name, value) in environment(&Net::default()) {
+    for (name, value) in environment(&"cxi".parse().expect("a provider's name")) {
         if std::env::var_os(name).is_none() {
             warn!(name, wanted = value, "not set in the environment of a daemon on cxi");
         }

@@ -4,15 +4,20 @@
 //! small queue; what is used again before its turn comes moves on to the main queue, the rest goes,
 //! remembered by a ghost so that its return enters the main queue at once. The main queue gives
 //! what was used since another round. Pinned objects, and those that somebody reads, are passed over.
+//!
+//! The number of objects is bounded too: their bookkeeping has its share of the memory, and many
+//! small files would take more than that.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use copper_proto::store::Known;
-use copper_proto::{Directory, Extent, Held, Key, Tick, ViewPath};
+use copper_proto::{Directory, Extent, Held, Key, Tick, ViewPath, What};
 
 use crate::buddy::Buddy;
+use crate::budget::{Budget, ENTRY_BYTES, OBJECT_BYTES, OBJECTS_MIN};
 use crate::clock_map::ClockMap;
+use crate::past::Past;
 
 /// The small queue's share of the arena: the paper's 10 %.
 const SMALL_SHARE: u64 = 10;
@@ -44,6 +49,8 @@ pub struct CacheCounters {
     pub pinned_bytes: u64,
     /// Objects evicted so far.
     pub evicted_blocks: u64,
+    /// Bytes of blocks that were published again after they had been evicted.
+    pub refetched_bytes: u64,
     /// Decoded directory snapshots.
     pub directories: u64,
     /// Paths of which something is known.
@@ -68,19 +75,28 @@ pub struct Cache {
     small: VecDeque<u64>,
     small_bytes: u64,
     main: VecDeque<u64>,
+    objects_max: usize,
     ghosts: ClockMap<Key, ()>,
+    past: Past,
     entries: ClockMap<ViewPath, Known>,
     directories: ClockMap<ViewPath, Arc<Directory>>,
     pinned_bytes: u64,
     evicted: u64,
+    refetched_bytes: u64,
 }
 
 impl Cache {
-    /// A cache over an empty arena of `arena_bytes`. What is known of paths and the decoded
-    /// directories take at most about a sixteenth of that each, beside the arena.
+    /// A cache over an empty arena of `arena_bytes`, with all the tables that it can use.
     pub fn new(arena_bytes: u64) -> Cache {
-        let bytes = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
-        let buddy = Buddy::new(arena_bytes);
+        Cache::within(&Budget::around(arena_bytes))
+    }
+
+    /// A cache over an empty arena that keeps to `budget`, but for bounds without which it could not
+    /// work.
+    pub fn within(budget: &Budget) -> Cache {
+        let bytes = |share: u64| usize::try_from(share).unwrap_or(usize::MAX);
+        let arena = bytes(budget.arena);
+        let buddy = Buddy::new(budget.arena);
         Cache {
             buddy,
             objects: HashMap::new(),
@@ -88,12 +104,14 @@ impl Cache {
             small: VecDeque::new(),
             small_bytes: 0,
             main: VecDeque::new(),
-            ghosts: ClockMap::new((bytes / (64 << 10)).clamp(256, 65_536)),
-            // An entry with its path takes about 300 bytes.
-            entries: ClockMap::new((bytes / (16 * 300)).clamp(8192, 262_144)),
-            directories: ClockMap::new((bytes / 16).clamp(1 << 20, 256 << 20)),
+            objects_max: bytes((budget.objects / OBJECT_BYTES).max(OBJECTS_MIN)),
+            ghosts: ClockMap::new((arena / (64 << 10)).clamp(256, 65_536)),
+            past: Past::new((arena / (2 << 10)).clamp(4096, 1 << 20)),
+            entries: ClockMap::new(bytes(budget.entries.max(2 << 20))),
+            directories: ClockMap::new(bytes(budget.directories.max(1 << 20))),
             pinned_bytes: 0,
             evicted: 0,
+            refetched_bytes: 0,
         }
     }
 
@@ -105,6 +123,7 @@ impl Cache {
             limit_bytes: self.buddy.capacity_bytes(),
             pinned_bytes: self.pinned_bytes,
             evicted_blocks: self.evicted,
+            refetched_bytes: self.refetched_bytes,
             directories: self.directories.len() as u64,
             attributes: self.entries.len() as u64,
         }
@@ -135,7 +154,12 @@ impl Cache {
 
     /// Remembers what a path is.
     pub fn put_entry(&mut self, path: &ViewPath, known: Known) {
-        self.entries.insert(path.clone(), known, 1);
+        let target = match &known {
+            Known::Present(entry) => entry.target.as_ref().map_or(0, |target| target.len()),
+            Known::Absent(_) => 0,
+        };
+        let weight = ENTRY_BYTES + path.as_bytes().len() + target;
+        self.entries.insert(path.clone(), known, weight);
     }
 
     /// The decoded snapshot of a directory.
@@ -172,7 +196,9 @@ impl Cache {
         // Each object is looked at no more often than its uses, its move and its last turn demand.
         let mut turns = self.objects.len() * (usize::from(USES_MAX) + 3);
         loop {
-            if let Some(offset) = self.buddy.allocate(len) {
+            if self.objects.len() < self.objects_max
+                && let Some(offset) = self.buddy.allocate(len)
+            {
                 return Some(Extent { offset, len });
             }
             loop {
@@ -224,6 +250,7 @@ impl Cache {
         let object = self.objects.remove(&offset).expect("the caller has looked it up");
         self.by_key.remove(&object.key);
         self.buddy.free(offset, object.held.extent.len);
+        self.past.note(&object.key);
         self.ghosts.insert(object.key, (), 1);
         self.evicted += 1;
     }
@@ -242,6 +269,9 @@ impl Cache {
         assert!(before.is_none(), "an extent is published once");
         let before = self.by_key.insert(key.clone(), offset);
         assert!(before.is_none(), "an object is held once");
+        if matches!(key.what, What::Block { .. }) && self.past.has(key) {
+            self.refetched_bytes += u64::from(held.extent.len);
+        }
         if self.ghosts.get(key).is_some() {
             self.main.push_back(offset);
         } else {
@@ -273,7 +303,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use copper_proto::{BlockIndex, Generation, What};
+    use copper_proto::{BlockIndex, Generation};
 
     const BLOCK: u32 = 1 << 20;
 
@@ -341,6 +371,32 @@ mod tests {
         });
         assert!(extent.is_some());
         assert!(cache.object(&key(0)).is_some() && cache.object(&key(1)).is_none());
+    }
+
+    #[test]
+    fn the_number_of_objects_is_bounded_and_the_oldest_make_room() {
+        let mut cache = Cache::new(48 << 20);
+        for index in 0..12_000 {
+            let extent = cache.allocate(100, |_, _| LocalUse::Idle).expect("room");
+            cache.publish(&key(index), Held { extent, checksum: 0 });
+        }
+        let counters = cache.counters();
+        assert_eq!(counters.blocks, OBJECTS_MIN, "12,000 extents would fit");
+        assert_eq!(counters.evicted_blocks, 12_000 - OBJECTS_MIN);
+    }
+
+    #[test]
+    fn what_comes_again_after_it_has_gone_is_counted_and_nothing_else() {
+        let mut cache = Cache::new(2 * u64::from(BLOCK));
+        for index in [0, 1, 2, 3] {
+            put(&mut cache, index).expect("room");
+        }
+        assert_eq!(cache.counters().refetched_bytes, 0);
+        let before = cache.counters().evicted_blocks;
+        let gone = (0..4).find(|&index| cache.object(&key(index)).is_none()).expect("two are");
+        put(&mut cache, gone).expect("room");
+        assert_eq!(cache.counters().refetched_bytes, u64::from(BLOCK));
+        assert_eq!(cache.counters().evicted_blocks, before + 1);
     }
 
     #[test]

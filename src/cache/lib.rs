@@ -7,8 +7,11 @@
 #![forbid(unsafe_code)]
 
 pub mod buddy;
+mod budget;
 pub mod cache;
 mod clock_map;
+mod past;
 pub mod policy;
 
+pub use budget::Budget;
 pub use cache::{Cache, CacheCounters, LocalUse};

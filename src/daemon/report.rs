@@ -10,7 +10,7 @@ use copper_launcher::{Job, Rendezvous, job::host_name};
 use copper_proto::Rank;
 use serde_json::{Map, Value, json};
 
-use super::Plan;
+use super::{Plan, resident};
 use crate::source::SourceCounters;
 
 /// Reads counters that others write; asks nobody.
@@ -23,6 +23,7 @@ pub(super) struct Reporter {
     pub(super) engine: Arc<Counters>,
     pub(super) source: Arc<SourceCounters>,
     fanout: u32,
+    memory_bytes: u64,
     is_root: bool,
     source_access: &'static str,
     started: Instant,
@@ -42,6 +43,7 @@ impl Reporter {
             engine: Arc::default(),
             source: Arc::default(),
             fanout: plan.tree.fanout(),
+            memory_bytes: plan.memory_bytes,
             is_root: plan.tree.root() == plan.rank,
             source_access: match plan.source {
                 super::SourceAccess::Direct => "direct",
@@ -93,6 +95,8 @@ impl Reporter {
             "fuse": mounted.as_ref().map(|mounted| fuse_report(mounted)),
             "kernel": mounted.as_ref().map(|mounted| kernel_report(mounted)),
             "cache": self.cache_report(),
+            "memory": resident::report(self.memory_bytes),
+            "under_way": self.under_way_report(),
             "links": self.links_report(),
         })
     }
@@ -151,12 +155,28 @@ impl Reporter {
             "limit_bytes": get(&engine.limit_bytes),
             "pinned_bytes": get(&engine.pinned_bytes),
             "evicted_blocks": get(&engine.evicted_blocks),
+            "refetched_bytes": get(&engine.refetched_bytes),
             "directories": get(&engine.directories),
             "attributes": get(&engine.attributes),
             "inodes": get(&engine.inodes),
             "fetches": get(&engine.fetches),
             "fetched_ahead": get(&engine.fetched_ahead),
             "starved": get(&engine.starved),
+        })
+    }
+
+    /// All zero once every reader is answered and every link is idle.
+    fn under_way_report(&self) -> Value {
+        let engine = &*self.engine;
+        json!({
+            "questions": get(&engine.questions),
+            "fetches": get(&engine.fetches),
+            "pulls": get(&engine.pulls_now),
+            "quarantined": get(&engine.quarantined_now),
+            "source_jobs": get(&engine.source_jobs),
+            "leases_given": get(&engine.leases_given),
+            "leases_held": get(&engine.leases_held),
+            "pinned_bytes": get(&engine.pinned_bytes),
         })
     }
 

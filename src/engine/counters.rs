@@ -50,6 +50,8 @@ counters! {
     pinned_bytes,
     /// Objects evicted.
     evicted_blocks,
+    /// Bytes of blocks that came again after they had been evicted.
+    refetched_bytes,
     /// Decoded directory snapshots.
     directories,
     /// Paths of which something is known.
@@ -60,6 +62,16 @@ counters! {
     questions,
     /// Fetches under way.
     fetches,
+    /// Pulls under way.
+    pulls_now,
+    /// Extents in quarantine.
+    quarantined_now,
+    /// Source jobs under way.
+    source_jobs,
+    /// Leases that children hold.
+    leases_given,
+    /// Leases that this rank holds.
+    leases_held,
     /// Children linked.
     children,
     /// The parent's rank plus one; 0 without one.

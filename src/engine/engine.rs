@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use copper_cache::Cache;
+use copper_cache::{Budget, Cache};
 use copper_proto::encoding::Malformed;
 use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
@@ -38,8 +38,8 @@ pub struct Settings<M: Memory> {
     pub source_use: SourceUse,
     /// The arena.
     pub memory: M,
-    /// Its size, in bytes.
-    pub arena_bytes: u64,
+    /// Its size, and that of the tables beside it.
+    pub budget: Budget,
     /// What frontends see.
     pub inodes: Arc<Inodes<M::Filled>>,
     /// Where frontends ask.
@@ -107,7 +107,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
     ) -> Engine<M, F, S> {
         let engine = Engine {
             node: Node::new(settings.source_use, now),
-            cache: Cache::new(settings.arena_bytes),
+            cache: Cache::within(&settings.budget),
             slots: Slots::default(),
             memory: settings.memory,
             fabric,
@@ -535,11 +535,18 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.limit_bytes, cache.limit_bytes);
         set(&counters.pinned_bytes, cache.pinned_bytes);
         set(&counters.evicted_blocks, cache.evicted_blocks);
+        set(&counters.refetched_bytes, cache.refetched_bytes);
         set(&counters.directories, cache.directories);
         set(&counters.attributes, cache.attributes);
         set(&counters.inodes, self.inodes.len() as u64);
         set(&counters.questions, self.questions.len() as u64);
-        set(&counters.fetches, self.node.gauges().fetches as u64);
+        let gauges = self.node.gauges();
+        set(&counters.fetches, gauges.fetches as u64);
+        set(&counters.pulls_now, gauges.pulls as u64);
+        set(&counters.quarantined_now, gauges.quarantined as u64);
+        set(&counters.source_jobs, gauges.jobs as u64);
+        set(&counters.leases_given, gauges.leases_given as u64);
+        set(&counters.leases_held, gauges.leases_held as u64);
         set(&counters.children, self.node.children().count() as u64);
         set(&counters.parent_plus_one, self.node.parent().map_or(0, |rank| u64::from(rank.0) + 1));
         set(&counters.reads_source, u64::from(self.node.reads_source()));
