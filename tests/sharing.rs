@@ -201,7 +201,11 @@ fn the_shape_of_the_status_is_stable() {
             "lookup getattr read readdir readdirplus readlink open release statfs access \
                   ioctl forget negative",
         ),
-        ("cache", "blocks bytes limit_bytes pinned_bytes evicted_blocks directories attributes"),
+        (
+            "cache",
+            "blocks bytes limit_bytes pinned_bytes evicted_blocks directories attributes misses \
+                  fetched_ahead fetched_ahead_read fetched_ahead_evicted",
+        ),
         ("memory", "limit_bytes resident_bytes resident_peak_bytes"),
         ("under_way", "questions fetches pulls quarantined source_jobs leases_given leases_held"),
     ];

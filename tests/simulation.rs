@@ -11,6 +11,7 @@ mod source;
 #[path = "simulation/world.rs"]
 mod world;
 
+use copper_proto::limits::AHEAD_BLOCKS_MAX;
 use random::Random;
 use world::{Faults, Plan, Report, World};
 
@@ -61,6 +62,22 @@ fn small_arenas_evict_and_wait_but_never_lie() {
         );
     }
     assert!(evictions > 0, "the arenas were meant to be too small");
+}
+
+#[test]
+fn a_reader_of_a_large_file_misses_little_and_brings_one_window_beyond_its_last_block() {
+    for seed in seeds(8000, 60) {
+        let report = run(seed, |plan| {
+            plan.faults = Faults::default();
+            plan.arena_bytes = 1 << 30;
+            (plan.readers, plan.streams) = (0, 1);
+        });
+        assert_eq!(report.errors, 0, "seed {seed}");
+        assert_eq!(report.source_reads_max, 1, "seed {seed}: something was read twice");
+        assert!(report.touched > 0 && report.misses <= 4, "seed {seed}: {report:?}");
+        let window = u64::from(AHEAD_BLOCKS_MAX);
+        assert!(report.fetched <= report.touched + window, "seed {seed}: {report:?}");
+    }
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub struct CacheCounters {
     pub evicted_blocks: u64,
     /// Bytes of blocks that were published again after they had been evicted.
     pub refetched_bytes: u64,
+    /// Objects that were fetched ahead and used later, so far.
+    pub ahead_read: u64,
+    /// Objects that were fetched ahead and evicted before they were used, so far.
+    pub ahead_evicted: u64,
     /// Decoded directory snapshots.
     pub directories: u64,
     /// Paths of which something is known.
@@ -63,6 +67,8 @@ struct Object {
     held: Held,
     pins: u32,
     uses: u8,
+    /// Fetched ahead, and not used yet.
+    unread: bool,
 }
 
 /// What one node holds.
@@ -83,6 +89,8 @@ pub struct Cache {
     pinned_bytes: u64,
     evicted: u64,
     refetched_bytes: u64,
+    ahead_read: u64,
+    ahead_evicted: u64,
 }
 
 impl Cache {
@@ -112,6 +120,8 @@ impl Cache {
             pinned_bytes: 0,
             evicted: 0,
             refetched_bytes: 0,
+            ahead_read: 0,
+            ahead_evicted: 0,
         }
     }
 
@@ -124,6 +134,8 @@ impl Cache {
             pinned_bytes: self.pinned_bytes,
             evicted_blocks: self.evicted,
             refetched_bytes: self.refetched_bytes,
+            ahead_read: self.ahead_read,
+            ahead_evicted: self.ahead_evicted,
             directories: self.directories.len() as u64,
             attributes: self.entries.len() as u64,
         }
@@ -178,7 +190,19 @@ impl Cache {
         let offset = self.by_key.get(key)?;
         let object = self.objects.get_mut(offset).expect("by_key names published objects");
         object.uses = (object.uses + 1).min(USES_MAX);
+        self.ahead_read += u64::from(std::mem::take(&mut object.unread));
         Some(object.held)
+    }
+
+    /// Whether an object is held; no use of it.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// A published extent was fetched ahead, and has no use yet.
+    pub fn unread(&mut self, extent: Extent) {
+        let object = self.objects.get_mut(&extent.offset).expect("it has just been published");
+        object.unread = true;
     }
 
     /// Whether an extent of so many bytes could be had if nothing else were held.
@@ -253,6 +277,7 @@ impl Cache {
         self.past.note(&object.key);
         self.ghosts.insert(object.key, (), 1);
         self.evicted += 1;
+        self.ahead_evicted += u64::from(object.unread);
     }
 
     /// Gives a reserved extent back.
@@ -264,7 +289,7 @@ impl Cache {
     /// Publishes a reserved extent.
     pub fn publish(&mut self, key: &Key, held: Held) {
         let offset = held.extent.offset;
-        let object = Object { key: key.clone(), held, pins: 0, uses: 0 };
+        let object = Object { key: key.clone(), held, pins: 0, uses: 0, unread: false };
         let before = self.objects.insert(offset, object);
         assert!(before.is_none(), "an extent is published once");
         let before = self.by_key.insert(key.clone(), offset);

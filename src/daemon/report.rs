@@ -160,7 +160,10 @@ impl Reporter {
             "attributes": get(&engine.attributes),
             "inodes": get(&engine.inodes),
             "fetches": get(&engine.fetches),
+            "misses": get(&engine.misses),
             "fetched_ahead": get(&engine.fetched_ahead),
+            "fetched_ahead_read": get(&engine.fetched_ahead_read),
+            "fetched_ahead_evicted": get(&engine.fetched_ahead_evicted),
             "starved": get(&engine.starved),
         })
     }

@@ -36,8 +36,14 @@ counters! {
     expired,
     /// Times that a fetch had to wait for an extent.
     starved,
+    /// Blocks of which a reader of this node was the first to ask: not held, nor on their way.
+    misses,
     /// Blocks fetched ahead of readers.
     fetched_ahead,
+    /// Those of them that were asked for later.
+    fetched_ahead_read,
+    /// Those of them that were evicted before.
+    fetched_ahead_evicted,
     /// Links closed because the other side broke the protocol.
     violations,
     /// Objects held.

@@ -13,7 +13,7 @@ use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
 use copper_proto::{
     CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, JobId, Key, LinkId, Message, Node,
-    Output, PullFailure, PullId, SourceAnswer, SourceRequest, Tick, Ticket, What,
+    Output, PullFailure, PullId, ReadAhead, SourceAnswer, SourceRequest, Tick, Ticket, What,
 };
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
@@ -73,6 +73,7 @@ struct Unsent {
 /// The engine of one rank.
 pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     node: Node,
+    ahead: ReadAhead,
     cache: Cache,
     slots: Slots<M>,
     memory: M,
@@ -107,6 +108,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
     ) -> Engine<M, F, S> {
         let engine = Engine {
             node: Node::new(settings.source_use, now),
+            ahead: ReadAhead::new(settings.budget.arena),
             cache: Cache::within(&settings.budget),
             slots: Slots::default(),
             memory: settings.memory,
@@ -527,6 +529,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.quarantined, node.quarantined);
         set(&counters.expired, node.expired);
         set(&counters.starved, node.starved);
+        set(&counters.misses, node.misses);
         set(&counters.fetched_ahead, node.fetched_ahead);
         set(&counters.violations, node.violations);
         let cache = self.cache.counters();
@@ -536,6 +539,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.pinned_bytes, cache.pinned_bytes);
         set(&counters.evicted_blocks, cache.evicted_blocks);
         set(&counters.refetched_bytes, cache.refetched_bytes);
+        set(&counters.fetched_ahead_read, node.ahead_awaited + cache.ahead_read);
+        set(&counters.fetched_ahead_evicted, cache.ahead_evicted);
         set(&counters.directories, cache.directories);
         set(&counters.attributes, cache.attributes);
         set(&counters.inodes, self.inodes.len() as u64);

@@ -24,8 +24,10 @@ use crate::view::{Found, InodeNumber};
 #[derive(Clone, Debug)]
 struct Published<B> {
     bytes: B,
-    /// Set by readers, cleared by the engine when it looks for something to evict.
-    touched: Arc<AtomicBool>,
+    len: u32,
+    /// Bytes given to readers, up to `len`; cleared by the engine when it looks for something to
+    /// evict.
+    given: Arc<AtomicU32>,
 }
 
 /// A directory's snapshot and the numbers reserved for its entries.
@@ -135,12 +137,14 @@ impl<B: Clone> Inode<B> {
         self.data_ranges.get().cloned()
     }
 
-    /// The bytes of a block, if they may be read here.
-    pub fn block(&self, index: BlockIndex) -> Option<B> {
+    /// The bytes of a block, if they may be read here; the caller takes so many of them.
+    pub fn block(&self, index: BlockIndex, taken: u32) -> Option<B> {
         let blocks = read(&self.blocks);
         let block = blocks.get(&index)?;
-        if !block.touched.load(Ordering::Relaxed) {
-            block.touched.store(true, Ordering::Relaxed);
+        // Two readers at once may count as one: it is no more than a hint.
+        let given = block.given.load(Ordering::Relaxed);
+        if given < block.len {
+            block.given.store(given.saturating_add(taken).min(block.len), Ordering::Relaxed);
         }
         Some(block.bytes.clone())
     }
@@ -166,15 +170,22 @@ impl<B: Clone> Inode<B> {
         Arc::clone(self.data_ranges.get_or_init(|| Arc::new(ranges)))
     }
 
-    pub(crate) fn publish(&self, index: BlockIndex, bytes: B) {
-        let published = Published { bytes, touched: Arc::new(AtomicBool::new(false)) };
+    /// Lets readers have a block, of `len` bytes, of which one reader has been given a part.
+    pub(crate) fn publish(&self, index: BlockIndex, bytes: B, len: u32) {
+        let published = Published { bytes, len, given: Arc::new(AtomicU32::new(0)) };
         write(&self.blocks).insert(index, published);
     }
 
-    /// Whether the block was read since this was asked last.
+    /// Whether the block was read again since this was asked last: as many bytes as it has were
+    /// given out after the first part. Whoever reads it once, part by part in whatever order, does
+    /// not get so far; a scan would otherwise look like use.
     pub(crate) fn take_touched(&self, index: BlockIndex) -> bool {
         let blocks = read(&self.blocks);
-        blocks.get(&index).is_some_and(|block| block.touched.swap(false, Ordering::Relaxed))
+        let Some(block) = blocks.get(&index) else { return false };
+        block.given.load(Ordering::Relaxed) >= block.len && {
+            block.given.store(0, Ordering::Relaxed);
+            true
+        }
     }
 
     pub(crate) fn withdraw(&self, index: BlockIndex) {
@@ -479,6 +490,24 @@ mod tests {
         let found = inodes.found(InodeNumber::ROOT, b"c", &entry(3, 1)).expect("root is held");
         assert_eq!(found.inode, before);
         assert_ne!(found.inode, early.inode);
+    }
+
+    #[test]
+    fn a_block_that_is_read_once_part_by_part_is_not_in_use_and_one_that_is_read_again_is() {
+        let inodes = Inodes::<Vec<u8>>::default();
+        let root = inodes.get(InodeNumber::ROOT).expect("always there");
+        let block = BlockIndex(3);
+        root.publish(block, vec![1; 8], 8);
+        // The first two bytes came with the engine's answer.
+        for _ in 0..3 {
+            assert!(root.block(block, 2).is_some() && !root.take_touched(block));
+        }
+        assert!(root.block(block, 2).is_some() && root.take_touched(block));
+        assert!(!root.take_touched(block), "not since");
+        for _ in 0..4 {
+            assert!(root.block(block, u32::MAX).is_some() && root.take_touched(block));
+        }
+        assert!(!root.take_touched(BlockIndex(4)), "nothing is shown there");
     }
 
     #[test]

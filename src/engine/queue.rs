@@ -158,16 +158,7 @@ where
             Err(errno) => return Now::Answered(Err(errno)),
         };
         let Some(attributes) = inode.attributes() else { return Now::Ask };
-        match spans(&attributes, offset, len) {
-            Err(errno) => Now::Answered(Err(errno)),
-            Ok(spans) => {
-                let pieces = spans.map(|span| {
-                    let extent = inode.block(span.index)?;
-                    Some(Piece::Held { extent, start: span.start, end: span.end })
-                });
-                pieces.collect::<Option<_>>().map_or(Now::Ask, |pieces| Now::Answered(Ok(pieces)))
-            }
-        }
+        shown(&inode, &attributes, offset, len)
     }
 
     fn extended_attributes(&self, inode: InodeNumber) -> Now<Arc<ExtendedAttributes>> {
@@ -193,6 +184,26 @@ where
 
     fn ask(&self, ticket: Ticket, question: Question) -> Result<(), Errno> {
         self.queue.push(ticket, question)
+    }
+}
+
+/// The bytes of a read, if all of them are shown.
+pub(crate) fn shown<B: Clone>(
+    inode: &Inode<B>,
+    attributes: &Attributes,
+    offset: u64,
+    len: u32,
+) -> Now<Vec<Piece<B>>> {
+    match spans(attributes, offset, len) {
+        Err(errno) => Now::Answered(Err(errno)),
+        Ok(spans) => {
+            let pieces = spans.map(|span| {
+                let len = u32::try_from(span.end - span.start).unwrap_or(u32::MAX);
+                let extent = inode.block(span.index, len)?;
+                Some(Piece::Held { extent, start: span.start, end: span.end })
+            });
+            pieces.collect::<Option<_>>().map_or(Now::Ask, |pieces| Now::Answered(Ok(pieces)))
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl<M: Memory> Slots<M> {
             inode.withdraw(index);
         }
         if let Some(inode) = inodes.get(number) {
-            inode.publish(index, slot.bytes.clone());
+            inode.publish(index, slot.bytes.clone(), extent.len);
             slot.shown = Some((number, index));
         }
     }
@@ -99,6 +99,10 @@ impl<M: Memory> Store for Shelf<'_, M> {
         self.cache.object(key)
     }
 
+    fn holds(&self, key: &Key) -> bool {
+        self.cache.holds(key)
+    }
+
     fn put_entry(&mut self, path: &ViewPath, known: Known) {
         self.cache.put_entry(path, known);
     }
@@ -123,6 +127,10 @@ impl<M: Memory> Store for Shelf<'_, M> {
         let bytes = bytes.expect("an extent is filled before it is published");
         self.slots.published.insert(held.extent.offset, Slot { bytes, shown: None });
         self.cache.publish(key, held);
+    }
+
+    fn unread(&mut self, extent: Extent) {
+        self.cache.unread(extent);
     }
 
     fn pin(&mut self, extent: Extent) {

@@ -77,6 +77,8 @@ pub(crate) struct Fetch {
     pub(crate) key: Key,
     pub(crate) state: State,
     pub(crate) attempts: u32,
+    /// Begun ahead of readers.
+    pub(crate) ahead: bool,
     waiters: Vec<(Waiter, Tick)>,
     /// Its place among the timers; `NEVER` if it has none.
     timer: Tick,
@@ -145,6 +147,7 @@ impl Fetches {
                     key: key.clone(),
                     state: State::Queued,
                     attempts: 0,
+                    ahead: waiter.is_none(),
                     waiters: Vec::new(),
                     timer: Tick::NEVER,
                 };

@@ -19,8 +19,12 @@ pub struct NodeCounters {
     pub expired: u64,
     /// Times that a fetch had to wait for an extent.
     pub starved: u64,
+    /// Blocks of which a reader of this node was the first to ask: not held, nor on their way.
+    pub misses: u64,
     /// Blocks fetched ahead of readers.
     pub fetched_ahead: u64,
+    /// Those of them that somebody came to wait for before they were there.
+    pub ahead_awaited: u64,
     /// Links closed because of a violation.
     pub violations: u64,
 }

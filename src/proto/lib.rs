@@ -5,10 +5,12 @@
 //! [`Store`] trait, which `copper-cache` implements.
 //!
 //! Read in this order: [`key`] (what is asked for), [`topology`] (who is asked), [`wire`] (how),
-//! [`node`] (one rank's part), `fetch` (its side as a child), `serve` (its side as a parent).
+//! [`node`] (one rank's part), `fetch` (its side as a child), `serve` (its side as a parent),
+//! [`ahead`] (what will be asked for next).
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod attributes;
 pub mod data_ranges;
 pub mod directory;
@@ -30,6 +32,7 @@ pub mod tick;
 pub mod topology;
 pub mod wire;
 
+pub use ahead::ReadAhead;
 pub use attributes::{Attributes, Entry, FileKind, Statistics, Timestamp};
 pub use data_ranges::{DataRanges, DataRangesBuilder};
 pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};

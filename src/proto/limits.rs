@@ -73,8 +73,32 @@ pub const SIBLING_BYTES_MAX: u64 = 64 << 10;
 /// package's modules, not a data set.
 pub const SIBLINGS_BYTES_MAX: u64 = 2 << 20;
 
-/// Blocks fetched ahead of a sequential reader of a larger file.
-pub const READ_AHEAD_BLOCKS: u32 = 4;
+/// Blocks fetched ahead of a sequential reader of a larger file at first; doubled with each block that
+/// it reads.
+pub const AHEAD_BLOCKS_FIRST: u32 = 2;
+
+/// Blocks fetched ahead of one reader at most. Each level of a tree has one on its way and one that is
+/// asked for: enough for trees of eight levels.
+pub const AHEAD_BLOCKS_MAX: u32 = 16;
+
+/// All readers of a rank together have no more fetched ahead than the arena's size through this: less
+/// than the tenth that a full cache keeps of what was read once (`copper-cache`), or it would evict
+/// what is to be read next.
+pub const AHEAD_SHARE: u64 = 16;
+
+/// Credits, of [`CREDITS`], that may be in use when a question is asked that nobody waits for: the
+/// others are kept for those that somebody waits for.
+pub const AHEAD_CREDITS: u32 = 24;
+
+/// Large files whose readers are watched, the one read longest ago is forgotten first.
+pub const WATCHED_FILES_MAX: usize = 32;
+
+/// Streams that are told apart in one file.
+pub const WATCHED_STREAMS_MAX: usize = 8;
+
+/// Touches of a file that are remembered while they belong to no stream: some for each of its
+/// readers, and few enough that random ones rarely look like a pattern.
+pub const WATCHED_TOUCHES_MAX: usize = 8;
 
 /// How long a request may take in all, retries included; far below the 120 s of job launchers.
 pub const REQUEST_BOUND: Duration = Duration::from_secs(30);
@@ -107,10 +131,15 @@ pub const LOCAL_WAITERS_MAX: usize = 4096;
 /// Source reads at once: Lustre answers in milliseconds, so a root needs tens in flight.
 pub const SOURCE_JOBS_MAX: usize = 64;
 
+/// Source reads at once up to which one is begun that nobody waits for.
+pub const AHEAD_SOURCE_JOBS: usize = 48;
+
 const _: () = assert!(INLINE_BYTES_MAX as usize + 64 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(PATH_BYTES_MAX + LINK_BYTES_MAX + 256 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= BLOCK_BYTES as usize);
 const _: () = assert!(BLOCK_BYTES <= EXTENT_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
+const _: () = assert!(AHEAD_SOURCE_JOBS < SOURCE_JOBS_MAX);
+const _: () = assert!(AHEAD_CREDITS < CREDITS && AHEAD_BLOCKS_MAX <= AHEAD_CREDITS);
 const _: () = assert!(PULL_BOUND.as_millis() < REQUEST_BOUND.as_millis());
 const _: () = assert!(ORPHAN_BOUND.as_millis() < REQUEST_BOUND.as_millis());

@@ -37,17 +37,14 @@ impl Parent {
         }
     }
 
-    fn credits_used(&self) -> usize {
-        self.questions.len() + self.leases as usize + self.done.len()
-    }
-
-    pub(crate) fn has_credit(&self) -> bool {
-        self.credits_used() < CREDITS as usize
+    /// How many of [`CREDITS`] are taken.
+    pub(crate) fn credits_used(&self) -> u32 {
+        u32::try_from(self.questions.len() + self.done.len()).unwrap_or(u32::MAX) + self.leases
     }
 
     /// Takes a credit for a question.
     pub(crate) fn ask(&mut self, fetch: FetchId) -> RequestId {
-        assert!(self.has_credit(), "the caller asked has_credit");
+        assert!(self.credits_used() < CREDITS, "the caller asked for one");
         let request = RequestId(self.next_request);
         self.next_request = self.next_request.wrapping_add(1);
         self.questions.insert(request, fetch);

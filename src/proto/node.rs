@@ -20,9 +20,7 @@ pub use crate::gauges::{Gauges, NodeCounters};
 use crate::ids::{JobId, PullId, Rank};
 pub use crate::input::{Input, SourceAnswer, SourceUse};
 use crate::key::{BlockIndex, Key, ViewPath, What};
-use crate::limits::{
-    ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND, READ_AHEAD_BLOCKS, WHOLE_FILE_BYTES,
-};
+use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND, WHOLE_FILE_BYTES};
 use crate::link::{Parent, bound_ms};
 pub use crate::output::{CopyFrom, Outcome, Output, SourceRequest};
 use crate::serve::Children;
@@ -87,7 +85,7 @@ impl Node {
         match input {
             Input::Want { ticket, key, deadline } => {
                 self.want(&key, Waiter::Local(ticket), deadline, now, store);
-                self.fetch_ahead(&key, store);
+                self.fetch_whole(&key, store);
             }
             Input::Prefetch { key } => {
                 self.prefetch(&key, store);
@@ -194,6 +192,8 @@ impl Node {
         } else if self.is_orphan(now) {
             self.answer(waiter, Err(Errno::EIO), now, store);
         } else {
+            let missed = matches!((waiter, key.what), (Waiter::Local(_), What::Block { .. }));
+            self.counters.misses += u64::from(missed && !self.fetches.contains(key));
             self.fetches.want(key, Some((waiter, deadline)));
         }
     }
@@ -207,32 +207,21 @@ impl Node {
     fn greet(&mut self, now: Tick, store: &mut impl Store) {
         let key = Key { path: ViewPath::root(), what: What::Entry };
         if store.entry(&key.path, now).is_none() {
-            self.counters.fetched_ahead += 1;
             self.fetches.want(&key, None);
         }
     }
 
-    /// Fetches what a reader of this block will want next: the rest of a small file, or some blocks
-    /// more if the one before is here.
-    fn fetch_ahead(&mut self, key: &Key, store: &mut impl Store) {
+    /// Fetches the rest of the file of which this block is read, if that is little. What readers of
+    /// larger files will want is for [`ReadAhead`](crate::ReadAhead) to say.
+    fn fetch_whole(&mut self, key: &Key, store: &mut impl Store) {
         let What::Block { index, generation } = key.what else { return };
-        let blocks = match generation.size.checked_sub(1).and_then(BlockIndex::of) {
-            Some(last) => last.0 + 1,
-            None => return,
-        };
-        let block = |index| Key {
-            path: key.path.clone(),
-            what: What::Block { index: BlockIndex(index), generation },
-        };
-        let range = if generation.size <= WHOLE_FILE_BYTES {
-            0..blocks
-        } else if index.0 > 0 && store.object(&block(index.0 - 1)).is_some() {
-            index.0 + 1..blocks.min(index.0 + 1 + READ_AHEAD_BLOCKS)
-        } else {
+        if generation.size > WHOLE_FILE_BYTES {
             return;
-        };
-        for key in range.map(block) {
-            if !self.prefetch(&key, store) {
+        }
+        let blocks = (0..).map(BlockIndex).take_while(|other| other.len(generation.size) > 0);
+        for other in blocks.filter(|&other| other != index) {
+            let what = What::Block { index: other, generation };
+            if !self.prefetch(&Key { path: key.path.clone(), what }, store) {
                 return;
             }
         }
@@ -243,7 +232,7 @@ impl Node {
         if self.fetches.len() >= FETCHES_AHEAD_MAX {
             return false;
         }
-        if !self.fetches.contains(key) && store.object(key).is_none() {
+        if !self.fetches.contains(key) && !store.holds(key) {
             self.counters.fetched_ahead += 1;
             self.fetches.want(key, None);
         }

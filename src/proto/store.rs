@@ -43,6 +43,9 @@ pub trait Store {
     /// The extent that holds a directory snapshot or a block.
     fn object(&mut self, key: &Key) -> Option<Held>;
 
+    /// Whether there is such an extent; unlike [`Store::object`] no use of it.
+    fn holds(&self, key: &Key) -> bool;
+
     /// Remembers what a path is.
     fn put_entry(&mut self, path: &ViewPath, known: Known);
 
@@ -57,6 +60,9 @@ pub trait Store {
 
     /// Publishes a reserved extent.
     fn publish(&mut self, key: &Key, held: Held);
+
+    /// A published extent was fetched ahead, and nobody has asked for it yet.
+    fn unread(&mut self, extent: Extent);
 
     /// Keeps a published extent from eviction; counted.
     fn pin(&mut self, extent: Extent);

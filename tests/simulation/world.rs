@@ -2,7 +2,7 @@
 //! and checks, at each answer and at the end, what must be true.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use copper_proto::limits::{
 use copper_proto::node::SourceUse;
 use copper_proto::store::{Known, Store};
 use copper_proto::{
-    CopyFrom, Directory, Errno, Extent, Gauges, Held, Input, JobId, Key, LinkId, Message, Node,
-    Outcome, Output, PullFailure, PullId, Rank, SourceAnswer, SourceRequest, Tick, Ticket, Tree,
-    ViewPath, What,
+    BlockIndex, CopyFrom, Directory, Errno, Extent, Gauges, Generation, Held, Input, JobId, Key,
+    LinkId, Message, Node, Outcome, Output, PullFailure, PullId, Rank, ReadAhead, SourceAnswer,
+    SourceRequest, Tick, Ticket, Tree, ViewPath, What,
 };
 
 use crate::random::Random;
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: u32,
     pub(crate) fanout: u32,
     pub(crate) readers: u32,
+    /// Readers of one large file, each in steps of its own from a place of its own.
+    pub(crate) streams: u32,
     pub(crate) arena_bytes: u64,
     pub(crate) fallback: bool,
     pub(crate) faults: Faults,
@@ -52,6 +54,7 @@ impl Plan {
             nodes: 2 + random.below(nodes_max - 1) as u32,
             fanout: 1 + random.below(6) as u32,
             readers: 1 + random.below(200) as u32,
+            streams: random.below(2) as u32,
             arena_bytes: *random.pick(&[8 << 20, 32 << 20, 256 << 20]),
             fallback: random.once_in(2),
             faults: Faults {
@@ -74,6 +77,11 @@ pub(crate) struct Report {
     pub(crate) checksum_failures: u64,
     pub(crate) quarantined: u64,
     pub(crate) evictions: u64,
+    /// Blocks of which readers were the first to ask.
+    pub(crate) misses: u64,
+    /// Different blocks of the large file that its readers touched, and that the source was asked for.
+    pub(crate) touched: u64,
+    pub(crate) fetched: u64,
     /// The most often that one object was read well from the source.
     pub(crate) source_reads_max: u64,
     /// When the last reader was answered.
@@ -85,6 +93,13 @@ enum Event {
     Want {
         rank: usize,
         key: Key,
+    },
+    /// A reader of the large file comes to a block, and goes on from there.
+    Reads {
+        rank: usize,
+        block: u32,
+        step: u32,
+        left: u32,
     },
     Message {
         to: usize,
@@ -161,6 +176,9 @@ impl Store for Shelf<'_> {
     fn object(&mut self, key: &Key) -> Option<Held> {
         self.cache.object(key)
     }
+    fn holds(&self, key: &Key) -> bool {
+        self.cache.holds(key)
+    }
     fn put_entry(&mut self, path: &ViewPath, known: Known) {
         self.cache.put_entry(path, known);
     }
@@ -181,6 +199,9 @@ impl Store for Shelf<'_> {
     fn publish(&mut self, key: &Key, held: Held) {
         self.cache.publish(key, held);
     }
+    fn unread(&mut self, extent: Extent) {
+        self.cache.unread(extent);
+    }
     fn pin(&mut self, extent: Extent) {
         if !self.ignore_pins {
             self.cache.pin(extent);
@@ -196,6 +217,7 @@ impl Store for Shelf<'_> {
 struct Member {
     alive: bool,
     node: Node,
+    ahead: ReadAhead,
     cache: Cache,
     memory: HashMap<u64, Bytes>,
     listings: HashMap<JobId, Arc<Vec<u8>>>,
@@ -227,7 +249,20 @@ pub(crate) struct World {
     /// Messages on their way per receiver's link: their number, and when the last one arrives.
     wires: HashMap<(usize, LinkId), (u32, Tick)>,
     source_reads: HashMap<Key, u64>,
+    /// Blocks of the large file that were read.
+    touched: HashSet<u32>,
     report: Report,
+}
+
+/// A file that is too large to be fetched whole, and no part of the random tree.
+const LARGE: &[u8] = b"large";
+const LARGE_BLOCKS: u32 = 400;
+
+fn large(index: BlockIndex) -> Key {
+    let size = u64::from(LARGE_BLOCKS) * u64::from(BLOCK_BYTES);
+    let generation = Generation { size, ..Generation::default() };
+    let path = ViewPath::parse(LARGE).expect("well-formed");
+    Key { path, what: What::Block { index, generation } }
 }
 
 const LATENCY: Duration = Duration::from_micros(5);
@@ -249,6 +284,7 @@ impl World {
                 },
                 Tick(0),
             ),
+            ahead: ReadAhead::new(plan.arena_bytes),
             cache: Cache::new(plan.arena_bytes),
             memory: HashMap::new(),
             listings: HashMap::new(),
@@ -270,6 +306,7 @@ impl World {
             readers: HashMap::new(),
             wires: HashMap::new(),
             source_reads: HashMap::new(),
+            touched: HashSet::new(),
             report: Report::default(),
         };
         world.set_up();
@@ -292,6 +329,13 @@ impl World {
                     self.at(at, Event::Want { rank, key: key.clone() });
                 }
             }
+        }
+        for _ in 0..self.plan.streams {
+            let rank = self.random.below(self.plan.nodes.into()) as usize;
+            let step = *self.random.pick(&[1, 1, 1, 5, 9]);
+            let block = self.random.below(u64::from(LARGE_BLOCKS)) as u32;
+            let start = Duration::from_micros(self.random.below(20_000));
+            self.at(start, Event::Reads { rank, block, step, left: 40 });
         }
         for _ in 0..self.plan.faults.deaths {
             let rank = self.random.below(self.plan.nodes.into()) as usize;
@@ -332,17 +376,14 @@ impl World {
         match event {
             Event::Want { rank, key } => {
                 if self.members[rank].alive {
-                    let ticket = Ticket(self.readers.len() as u64);
-                    let deadline = self.now + REQUEST_BOUND;
-                    let reader = Reader { rank, key: key.clone(), deadline, answered: false };
-                    self.readers.insert(ticket, reader);
-                    self.handle(rank, Input::Want { ticket, key, deadline }, None);
+                    self.want(rank, key);
                     if self.random.below(4) == 0 {
                         let key = self.random.pick(&self.source.keys).clone();
                         self.handle(rank, Input::Prefetch { key }, None);
                     }
                 }
             }
+            Event::Reads { rank, block, step, left } => self.reads(rank, block, step, left),
             Event::Message { to, link, message, payload } => {
                 self.wires.get_mut(&(to, link)).expect("it was sent").0 -= 1;
                 if self.members[to].alive && self.members[to].links.contains_key(&link) {
@@ -369,6 +410,30 @@ impl World {
                 }
             }
         }
+    }
+
+    fn want(&mut self, rank: usize, key: Key) {
+        let ticket = Ticket(self.readers.len() as u64);
+        let deadline = self.now + REQUEST_BOUND;
+        let reader = Reader { rank, key: key.clone(), deadline, answered: false };
+        self.readers.insert(ticket, reader);
+        self.handle(rank, Input::Want { ticket, key, deadline }, None);
+    }
+
+    fn reads(&mut self, rank: usize, block: u32, step: u32, left: u32) {
+        if left == 0 || block >= LARGE_BLOCKS || !self.members[rank].alive {
+            return;
+        }
+        let key = large(BlockIndex(block));
+        let What::Block { index, generation } = key.what else { unreachable!("it is a block") };
+        self.touched.insert(block);
+        self.want(rank, key.clone());
+        let next = self.members[rank].ahead.on_read(&key.path, generation, index, index);
+        for index in next {
+            self.handle(rank, Input::Prefetch { key: large(index) }, None);
+        }
+        let delay = self.random.delay(Duration::from_millis(1));
+        self.at(delay, Event::Reads { rank, block: block + step, step, left: left - 1 });
     }
 
     fn handle(&mut self, rank: usize, input: Input, payload: Option<Bytes>) {
@@ -642,7 +707,11 @@ impl World {
             assert!(member.listings.is_empty(), "rank {rank} keeps listings");
             self.report.checksum_failures += member.node.counters().checksum_failures;
             self.report.quarantined += member.node.counters().quarantined;
+            self.report.misses += member.node.counters().misses;
         }
+        let of_large = |key: &&Key| key.path.as_bytes() == LARGE;
+        self.report.fetched = self.source_reads.keys().filter(of_large).count() as u64;
+        self.report.touched = self.touched.len() as u64;
         self.report.source_reads_max = self.source_reads.values().copied().max().unwrap_or(0);
         // Readers are answered by their deadlines; what was fetched ahead of them may begin late.
         let bound = Tick(0) + 4 * REQUEST_BOUND + ORPHAN_BOUND;

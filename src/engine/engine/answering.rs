@@ -7,14 +7,14 @@ use std::time::Duration;
 use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan, siblings};
 use copper_proto::{
     Attributes, BlockIndex, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind,
-    Held, Input, Key, Outcome, Tick, Ticket, ViewPath, What,
+    Generation, Held, Input, Key, Outcome, Tick, Ticket, ViewPath, What,
 };
 
 use super::Engine;
 use crate::inodes::Inode;
 use crate::ports::{Fabric, Memory, Source};
 use crate::questions::Step;
-use crate::queue::{KEEP, look_up, spans};
+use crate::queue::{KEEP, look_up, shown, spans};
 use crate::view::{Answer, InodeNumber, Looked, Now, Piece, Question};
 
 impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
@@ -279,13 +279,18 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         offset: u64,
         len: u32,
     ) {
+        // Shown since it was asked, by the question before: no second use of the block.
+        if let Now::Answered(pieces) = shown(inode, attributes, offset, len) {
+            return self.answers.answer(question, pieces.map(Answer::Data));
+        }
         let spans: Vec<_> = match spans(attributes, offset, len) {
             Ok(spans) => spans.collect(),
             Err(errno) => return self.answers.answer(question, Err(errno)),
         };
-        if spans.is_empty() {
+        let [first, ..] = spans[..] else {
             return self.answers.answer(question, Ok(Answer::Data(Vec::new())));
-        }
+        };
+        let (first, last) = (first.index, spans[spans.len() - 1].index);
         let generation = attributes.generation();
         let read = self.questions.begin_read(question, spans.len());
         for (part, span) in spans.into_iter().enumerate() {
@@ -294,8 +299,23 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             let of = Arc::clone(inode);
             self.want(Step::Block { read, part, span, inode: of }, key);
         }
+        self.fetch_ahead(inode, generation, first, last);
         if offset == 0 {
             self.fetch_siblings(inode);
+        }
+    }
+
+    /// What this reader will want next, behind what somebody waits for.
+    fn fetch_ahead(
+        &mut self,
+        inode: &Inode<M::Filled>,
+        generation: Generation,
+        first: BlockIndex,
+        last: BlockIndex,
+    ) {
+        for index in self.ahead.on_read(&inode.path, generation, first, last) {
+            let what = What::Block { index, generation };
+            self.inputs.push_back(Input::Prefetch { key: Key { path: inode.path.clone(), what } });
         }
     }
 }

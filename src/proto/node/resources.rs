@@ -5,7 +5,9 @@ use crate::errno::Errno;
 use crate::fetch::{Due, FetchId, Grant, Need, State};
 use crate::ids::JobId;
 use crate::key::{Key, What};
-use crate::limits::{PAUSE, REQUEST_BOUND, SOURCE_JOBS_MAX};
+use crate::limits::{
+    AHEAD_CREDITS, AHEAD_SOURCE_JOBS, CREDITS, PAUSE, REQUEST_BOUND, SOURCE_JOBS_MAX,
+};
 use crate::link::bound_ms;
 use crate::output::{CopyFrom, Output, SourceRequest};
 use crate::store::{Extent, Store};
@@ -161,6 +163,10 @@ impl Node {
             let fetch = self.fetches.get_mut(id).expect("next_queued names existing fetches");
             let key = fetch.key.clone();
             let deadline = fetch.deadline().unwrap_or(now + REQUEST_BOUND);
+            let (credits, jobs) = match fetch.has_waiters() {
+                true => (CREDITS, SOURCE_JOBS_MAX),
+                false => (AHEAD_CREDITS, AHEAD_SOURCE_JOBS),
+            };
             if let Some(outcome) = known(&key, now, store) {
                 self.complete(id, Ok(outcome), now, store);
                 if self.outputs.is_empty() {
@@ -174,7 +180,7 @@ impl Node {
                     self.complete(id, Err(Errno::EIO), now, store);
                 }
                 Upstream::Lost { .. } => return,
-                Upstream::Source if self.jobs.len() >= SOURCE_JOBS_MAX => return,
+                Upstream::Source if self.jobs.len() >= jobs => return,
                 Upstream::Source => match key.what {
                     What::Block { .. } => {
                         // The extent comes first; extents are given out in order.
@@ -187,7 +193,7 @@ impl Node {
                     | What::DataRanges { .. }
                     | What::Statistics => self.read_source(id, None),
                 },
-                Upstream::Parent(parent) if parent.has_credit() => {
+                Upstream::Parent(parent) if parent.credits_used() < credits => {
                     let request = parent.ask(id);
                     let (link, done) = (parent.link, parent.take_done());
                     self.fetches.set(id, State::Asked);

@@ -5,6 +5,7 @@ use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, PullFailure, State};
 use crate::ids::{JobId, LeaseId, LinkId, PullId};
 use crate::input::SourceAnswer;
+use crate::key::Key;
 use crate::limits::{ABSENT_BOUND, EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
 use crate::output::{Outcome, Output};
 use crate::store::{Extent, Held, Known, Store};
@@ -57,9 +58,7 @@ impl Node {
                 if lease.is_some() {
                     self.counters.pulled_bytes += u64::from(extent.len);
                 }
-                let held = Held { extent, checksum };
-                store.publish(&key, held);
-                self.complete(id, Ok(Outcome::Object(held)), now, store);
+                self.publish(id, &key, Held { extent, checksum }, now, store);
             }
             Err(failure) => {
                 store.release(extent);
@@ -70,6 +69,17 @@ impl Node {
                 self.retry(id, paused, failure.errno(), now, store);
             }
         }
+    }
+
+    fn publish(&mut self, id: FetchId, key: &Key, held: Held, now: Tick, store: &mut impl Store) {
+        store.publish(key, held);
+        let fetch = self.fetches.get_mut(id).expect("a fetch stays until it is completed");
+        match (fetch.ahead, fetch.has_waiters()) {
+            (true, true) => self.counters.ahead_awaited += 1,
+            (true, false) => store.unread(held.extent),
+            (false, _) => {}
+        }
+        self.complete(id, Ok(Outcome::Object(held)), now, store);
     }
 
     pub(super) fn on_source(
@@ -106,9 +116,7 @@ impl Node {
                 self.complete(id, Err(Errno::EFBIG), now, store);
             }
             (Ok(SourceAnswer::Block(checksum)), Some(extent)) => {
-                let held = Held { extent, checksum };
-                store.publish(&key, held);
-                self.complete(id, Ok(Outcome::Object(held)), now, store);
+                self.publish(id, &key, Held { extent, checksum }, now, store);
             }
             (Err(errno), extent) => {
                 if let Some(extent) = extent {
