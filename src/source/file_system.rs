@@ -3,6 +3,7 @@
 //! The path of a request was resolved by the client's kernel one component at a time, so no
 //! component is a link: the last one is never followed here either.
 
+use std::cell::Cell;
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -196,18 +197,28 @@ impl FileSystem {
             Passage::Open => {}
             Passage::Way | Passage::View => return Err(Errno::EISDIR),
         }
-        let several = generation.size > u64::from(BLOCK_BYTES);
-        let file = if several {
-            self.open_files.get(path, || self.open(path))?
-        } else {
-            Arc::new(self.open(path)?)
-        };
-        let result = self.read(&file, index, generation, into);
-        if result.is_err() && several {
-            // The name may lead to another file by now.
-            self.open_files.forget(path);
+        if generation.size <= u64::from(BLOCK_BYTES) {
+            return self.read(&self.open(path)?, index, generation, into);
         }
-        result
+        let opened = Cell::new(false);
+        let mut read = || {
+            let open = || {
+                opened.set(true);
+                self.open(path)
+            };
+            let file = self.open_files.get(path, open)?;
+            let result = self.read(&file, index, generation, into);
+            if result.is_err() {
+                // The name may lead to another file by now.
+                self.open_files.forget(path);
+            }
+            result
+        };
+        match read() {
+            // The file that was open is an older one than the reader wants.
+            Err(Errno::ESTALE) if !opened.get() => read(),
+            result => result,
+        }
     }
 
     /// All extended attributes of a path, as the daemon's user sees them.
