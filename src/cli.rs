@@ -4,6 +4,7 @@ mod environment;
 mod kernel_cache;
 mod launch;
 mod logging;
+mod refresh;
 mod serve;
 mod size;
 mod status;
@@ -35,6 +36,8 @@ enum Command {
     Stop(stop::StopArguments),
     /// Show what every rank is doing
     Status(status::StatusArguments),
+    /// Have all ranks of a job look at the source anew, where it has changed
+    Refresh(refresh::RefreshArguments),
     /// Run one rank in the foreground
     Serve(Box<serve::ServeArguments>),
     /// Remove the mount of a daemon that died (started by `serve`)
@@ -59,6 +62,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Guard => guard(),
     };

@@ -8,6 +8,7 @@
 //! ```
 
 mod engine_thread;
+mod refreshing;
 mod report;
 mod resident;
 mod signals;
@@ -32,13 +33,14 @@ use copper_fuse::{
 use copper_launcher::job::own_log;
 use copper_launcher::{
     Claim, Events, Instance, Instances, Job, LinkUp, Moment, Offer, PROTOCOL_VERSION, Pace, Peers,
-    Process, ReadyPipe, Rendezvous, Secret, Settings as RendezvousSettings, StatusServer,
+    Process, ReadyPipe, RefreshReply, RefreshServer, Rendezvous, Secret,
+    Settings as RendezvousSettings, StatusServer,
 };
 use copper_ofi::{Arena, Filled, Net, Network, Settings as NetworkSettings};
 use copper_proto::limits::{CREDITS, MESSAGE_BYTES_MAX, RECEIVES_PER_CHILD};
 use copper_proto::node::SourceUse;
 use copper_proto::wire::PROTOCOL_VERSION as WIRE_VERSION;
-use copper_proto::{LinkId, Rank, Tree};
+use copper_proto::{Epoch, LinkId, Rank, Scope, Tree};
 use tracing::{info, warn};
 
 use crate::arena::{self, RankArena};
@@ -46,6 +48,7 @@ use crate::fabric::RankFabric;
 use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
 use engine_thread::EngineThread;
+use refreshing::Refreshing;
 use report::Reporter;
 
 /// Whether a rank may read the source.
@@ -164,6 +167,7 @@ struct Started {
     engine: Option<EngineThread>,
     guardian: Option<Guardian>,
     _status: StatusServer,
+    _refreshes: RefreshServer,
     claim: Option<Claim>,
 }
 
@@ -207,6 +211,10 @@ fn start(
         queue: Arc::clone(&queue),
         answers: Arc::clone(&pending) as _,
         counters: Arc::clone(&reporter.engine),
+        refreshed: {
+            let refreshing = Arc::clone(&reporter.refreshing);
+            Box::new(move |refreshed| refreshing.dropped(refreshed))
+        },
     };
     let source = source(&plan, &reporter.source, &queue)?;
     let engine = EngineThread::start(
@@ -218,7 +226,12 @@ fn start(
         ends.clone(),
     )?;
 
-    let links = Links { control: engine.control(), queue: Arc::clone(&queue), ends: ends.clone() };
+    let links = Links {
+        control: engine.control(),
+        queue: Arc::clone(&queue),
+        ends: ends.clone(),
+        refreshing: Arc::clone(&reporter.refreshing),
+    };
     let rendezvous = RendezvousSettings {
         version: PROTOCOL_VERSION ^ (u16::try_from(WIRE_VERSION).unwrap_or(u16::MAX) << 8),
         rank: plan.rank,
@@ -246,6 +259,7 @@ fn start(
     settings.threads = plan.fuse_threads;
     let view = Arc::new(EngineView::new(inodes, queue));
     let mounted = Arc::new(Mounted::start(view, pending, &settings)?);
+    reporter.refreshing.set_mounted(&mounted);
     mounted.on_end(move || drop(ends.try_send(End::Unmounted)));
     if let Some(guard) = &mut guardian
         && let Err(error) = guard.arm(mounted.point(), mounted.id())
@@ -256,6 +270,12 @@ fn start(
     let status = {
         let reporter = Arc::clone(reporter);
         StatusServer::start(claim.socket(), move || reporter.report())?
+    };
+    let refreshes = {
+        let (rendezvous, roots) = (Arc::downgrade(&rendezvous), plan.roots);
+        RefreshServer::start(claim.refresh_socket(), move |path| {
+            refreshing::refresh(&rendezvous, &roots, path)
+        })?
     };
     if let Some(thread) = preparing {
         // It has nothing to say.
@@ -270,6 +290,7 @@ fn start(
         engine: Some(engine),
         guardian,
         _status: status,
+        _refreshes: refreshes,
         claim: Some(claim),
     })
 }
@@ -365,6 +386,7 @@ struct Links {
     control: SyncSender<Control>,
     queue: Arc<Queue>,
     ends: SyncSender<End>,
+    refreshing: Arc<Refreshing>,
 }
 
 impl Links {
@@ -410,6 +432,10 @@ impl Events for Links {
     fn orphaned(&self, reason: &str) {
         warn!(reason, "no ancestor answers");
         self.tell(Control::Orphaned);
+    }
+
+    fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply) {
+        self.refreshing.begin(epoch, scope, reply, &self.control, &self.queue);
     }
 
     fn shutdown(&self) {

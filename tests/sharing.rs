@@ -208,6 +208,7 @@ fn the_shape_of_the_status_is_stable() {
         ),
         ("memory", "limit_bytes resident_bytes resident_peak_bytes"),
         ("under_way", "questions fetches pulls quarantined source_jobs leases_given leases_held"),
+        ("refresh", "epoch entries directories blocks bytes taken outdated"),
     ];
     assert_eq!(status.ranks().len(), 3);
     for rank in 0..3 {

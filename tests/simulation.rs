@@ -157,6 +157,54 @@ fn bytes_that_are_not_verified_are_seen_by_the_reader_s_check() {
     assert!(found, "the planted bug was never found: this simulation does not look at the bytes");
 }
 
+/// Many refreshes of a source that changes all the time.
+fn refreshing(plan: &mut Plan) {
+    plan.faults = Faults::default();
+    plan.arena_bytes = 64 << 20;
+    (plan.changes, plan.refreshes) = (60, 30);
+}
+
+#[test]
+fn who_asks_after_a_refresh_is_shown_nothing_older() {
+    let mut outdated = 0;
+    for seed in seeds(8000, 120) {
+        let report = run(seed, |plan| {
+            refreshing(plan);
+            plan.disorder = seed % 2 == 0;
+        });
+        assert_eq!(report.errors, 0, "seed {seed}");
+        assert_eq!(report.checksum_failures, 0, "seed {seed}");
+        assert!(report.dropped > 0, "seed {seed}: nothing was refreshed");
+        outdated += report.outdated;
+    }
+    assert!(outdated > 0, "something was meant to be under way during a refresh");
+}
+
+#[test]
+fn refreshes_among_deaths_and_stalls_show_nothing_older_and_no_request_hangs() {
+    for seed in seeds(8500, 120) {
+        let report = run(seed, |plan| {
+            let faults = plan.faults.clone();
+            refreshing(plan);
+            plan.faults = Faults { deaths: faults.deaths.max(1), ..faults };
+            plan.arena_bytes = *[8 << 20, 64 << 20].get(seed as usize % 2).expect("two");
+        });
+        assert_eq!(report.checksum_failures, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_parent_that_answers_from_before_a_refresh_is_seen_by_the_reader_s_check() {
+    let found = seeds(9000, 60).any(|seed| {
+        let plan = |plan: &mut Plan| {
+            refreshing(plan);
+            (plan.disorder, plan.ignore_epochs) = (true, true);
+        };
+        std::panic::catch_unwind(|| run(seed, plan)).is_err()
+    });
+    assert!(found, "the planted bug was never found: this simulation does not look at the age");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let report = |seed| run(seed, |_| ());

@@ -83,6 +83,8 @@ counters! {
     errors,
     /// Requests that the watchdog answered because nobody else did.
     expired,
+    /// Names and directories that the kernel was told to forget.
+    invalidations,
     /// Ranges of pages that were put into the kernel's cache before it asked.
     stores,
     /// Bytes of them.

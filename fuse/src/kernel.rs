@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::passthrough::{Passthrough, PassthroughBounds, agree, rights};
 
-/// How long the kernel may keep names and attributes. The view is immutable for the job's life; a
-/// year outlives every job, and is far from overflowing the kernel's clock.
+/// How long the kernel may keep names and attributes. A refresh tells it what to
+/// forget; a year outlives every job, and is far from overflowing the kernel's clock.
 pub const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Requests without a waiting process (read-ahead) that the kernel sends at once. Its default of 12

@@ -19,6 +19,7 @@ pub mod connection;
 pub mod counters;
 mod frontend;
 pub mod guardian;
+mod invalidations;
 pub mod kernel;
 mod listers;
 pub mod mount;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use copper_engine::View;
+use copper_engine::{Stale, View};
 use fuser::{Config, Session, SessionACL};
 use tracing::{error, info, warn};
 
@@ -28,6 +28,7 @@ use crate::backings::Backings;
 use crate::connection::{CONNECTIONS, Connection};
 use crate::counters::{CounterValues, Counters};
 use crate::frontend::{Context, Frontend};
+use crate::invalidations::{Invalidations, invalidations};
 use crate::kernel::{KernelFeatures, Negotiated};
 use crate::listers::listers;
 use crate::mount::{MountError, MountOptions, UnmountError, Unmounted, mount, unmount};
@@ -125,6 +126,7 @@ pub struct Mounted {
     negotiated: Arc<OnceLock<Negotiated>>,
     /// Why files are not handed to the kernel any more.
     denied: Arc<OnceLock<Refusal>>,
+    invalidations: OnceLock<Invalidations>,
     connection: Connection,
     join_bound: Duration,
     end: Arc<End>,
@@ -175,6 +177,7 @@ impl Mounted {
             counters: Arc::clone(pending.counters()),
             negotiated: Arc::new(OnceLock::new()),
             denied,
+            invalidations: OnceLock::new(),
             join_bound: settings.join_bound,
             end: Arc::new(End::default()),
             close: Close(Box::new(move || {
@@ -246,6 +249,11 @@ impl Mounted {
         storing
             .start(session.notifier(), Arc::clone(&self.counters))
             .map_err(SessionError::Thread)?;
+        let (told, telling) = invalidations();
+        telling
+            .start(session.notifier(), Arc::clone(&self.counters))
+            .map_err(SessionError::Thread)?;
+        let _first = self.invalidations.set(told);
         if self.negotiated().passthrough == Passthrough::On {
             backings.start().map_err(SessionError::Thread)?;
         }
@@ -302,6 +310,14 @@ impl Mounted {
     /// Whether files are handed to the kernel: as agreed, unless it has refused since.
     pub fn passthrough(&self) -> Passthrough {
         self.denied.get().map_or(self.negotiated().passthrough, |&why| Passthrough::Off(why))
+    }
+
+    /// Has the kernel forget what is stale, in this order, from a thread that answers no requests;
+    /// then `done` is called, unless the mount ends before.
+    pub fn invalidate(&self, stale: Vec<Stale>, done: impl FnOnce() + Send + 'static) {
+        if let Some(invalidations) = self.invalidations.get() {
+            invalidations.tell(stale, Box::new(done));
+        }
     }
 
     /// The counters as they are now.

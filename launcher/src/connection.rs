@@ -8,11 +8,12 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::frame::{Arrival, Frame, FrameReader};
+use crate::frame::{Arrival, FRAME_BYTES_MAX, Frame, FrameReader};
+use crate::refresh::REFRESHES_MAX;
 
-/// What may wait to be sent: a handshake's frame and a few control messages. A peer that lets more
-/// pile up does not read.
-const OUTBOX_BYTES_MAX: usize = 4096;
+/// What may wait to be sent: a handshake's frame, a few control messages, and the refreshes that may
+/// be under way. A peer that lets more pile up does not read.
+const OUTBOX_BYTES_MAX: usize = 4096 + REFRESHES_MAX * (FRAME_BYTES_MAX + 2);
 
 pub(crate) struct Connection {
     stream: TcpStream,

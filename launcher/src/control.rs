@@ -1,16 +1,23 @@
 //! What two ranks say to each other once the handshake is done: still alive, how many ranks are
-//! ready, shut down.
+//! ready, shut down, look at the source anew.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use copper_proto::{LinkId, Tick};
+use copper_proto::limits::PATH_BYTES_MAX;
+use copper_proto::{Epoch, LinkId, Tick, ViewPath};
 
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
+use crate::refresh::{RefreshError, Tally};
 
 const HEARTBEAT: u8 = 16;
 const READY: u8 = 17;
 const SHUTDOWN: u8 = 18;
+const JOINED: u8 = 19;
+const WANT_REFRESH: u8 = 20;
+const REFRESH: u8 = 21;
+const REFRESHED: u8 = 22;
+const REFRESH_ENDED: u8 = 23;
 
 /// How often, how long.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +49,7 @@ impl Default for Pace {
 }
 
 /// One control message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlMessage {
     /// The sender lives.
     Heartbeat,
@@ -53,15 +60,68 @@ pub enum ControlMessage {
     },
     /// To a child: end, and tell your own children.
     Shutdown,
+    /// To a new parent: the last refresh that the sender has taken in.
+    Joined {
+        /// Its number.
+        epoch: Epoch,
+    },
+    /// To a parent, and on to the root: somebody wants the source to be looked at anew.
+    WantRefresh {
+        /// The sender's number for it.
+        request: u32,
+        /// What.
+        path: ViewPath,
+    },
+    /// To a child: forget what you hold of this, then tell your own children.
+    Refresh {
+        /// The refresh's number.
+        epoch: Epoch,
+        /// An answer is of no use after this many milliseconds.
+        bound_ms: u32,
+        /// What.
+        path: ViewPath,
+    },
+    /// To a parent: the sender, and who is below it, have done so, or not.
+    Refreshed {
+        /// The refresh's number.
+        epoch: Epoch,
+        /// Who, and what they have dropped.
+        tally: Tally,
+    },
+    /// To the child that has sent [`ControlMessage::WantRefresh`].
+    RefreshEnded {
+        /// The child's number for it.
+        request: u32,
+        /// What has come of it.
+        result: Result<(Epoch, Tally), RefreshError>,
+    },
 }
 
 impl ControlMessage {
     /// As it goes over the wire.
-    pub fn encode(self) -> Frame {
+    pub fn encode(&self) -> Frame {
         match self {
             ControlMessage::Heartbeat => FrameWriter::new(HEARTBEAT).finish(),
-            ControlMessage::Ready { count } => FrameWriter::new(READY).u32(count).finish(),
+            ControlMessage::Ready { count } => FrameWriter::new(READY).u32(*count).finish(),
             ControlMessage::Shutdown => FrameWriter::new(SHUTDOWN).finish(),
+            ControlMessage::Joined { epoch } => FrameWriter::new(JOINED).u64(epoch.0).finish(),
+            ControlMessage::WantRefresh { request, path } => {
+                FrameWriter::new(WANT_REFRESH).u32(*request).bytes(path.as_bytes()).finish()
+            }
+            ControlMessage::Refresh { epoch, bound_ms, path } => {
+                let frame = FrameWriter::new(REFRESH).u64(epoch.0).u32(*bound_ms);
+                frame.bytes(path.as_bytes()).finish()
+            }
+            ControlMessage::Refreshed { epoch, tally } => {
+                tally.encode(FrameWriter::new(REFRESHED).u64(epoch.0)).finish()
+            }
+            ControlMessage::RefreshEnded { request, result } => {
+                let frame = FrameWriter::new(REFRESH_ENDED).u32(*request);
+                match result {
+                    Ok((epoch, tally)) => tally.encode(frame.u8(0).u64(epoch.0)).finish(),
+                    Err(error) => error.encode(frame).finish(),
+                }
+            }
         }
     }
 
@@ -75,11 +135,35 @@ impl ControlMessage {
             HEARTBEAT => ControlMessage::Heartbeat,
             READY => ControlMessage::Ready { count: fields.u32()? },
             SHUTDOWN => ControlMessage::Shutdown,
+            JOINED => ControlMessage::Joined { epoch: Epoch(fields.u64()?) },
+            WANT_REFRESH => {
+                ControlMessage::WantRefresh { request: fields.u32()?, path: path(&mut fields)? }
+            }
+            REFRESH => ControlMessage::Refresh {
+                epoch: Epoch(fields.u64()?),
+                bound_ms: fields.u32()?,
+                path: path(&mut fields)?,
+            },
+            REFRESHED => ControlMessage::Refreshed {
+                epoch: Epoch(fields.u64()?),
+                tally: Tally::decode(&mut fields)?,
+            },
+            REFRESH_ENDED => ControlMessage::RefreshEnded {
+                request: fields.u32()?,
+                result: match fields.u8()? {
+                    0 => Ok((Epoch(fields.u64()?), Tally::decode(&mut fields)?)),
+                    code => Err(RefreshError::decode(code, &mut fields)?),
+                },
+            },
             _ => return Err(fields.malformed()),
         };
         fields.end()?;
         Ok(message)
     }
+}
+
+fn path(fields: &mut Fields<'_>) -> Result<ViewPath, Malformed> {
+    ViewPath::parse(fields.bytes(PATH_BYTES_MAX)?).ok_or_else(|| fields.malformed())
 }
 
 /// The life of one side of one link.
@@ -166,18 +250,38 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use copper_proto::{Dropped, Rank};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn messages_survive_the_wire_and_nothing_else_is_one() {
+        let long = ViewPath::parse(&[b"a".as_slice(); PATH_BYTES_MAX / 2].join(&b'/'));
+        let long = long.expect("short enough");
+        let dropped = Dropped { entries: 1, directories: 2, blocks: 3, bytes: u64::MAX };
+        let missing: Vec<Rank> = (0..1000).map(Rank).collect();
+        let tally = Tally::new(7, dropped, missing, 3);
+        let failed = Err(RefreshError::NoParent { rank: Rank(9) });
         let messages = [
             ControlMessage::Heartbeat,
             ControlMessage::Ready { count: 10_624 },
             ControlMessage::Shutdown,
+            ControlMessage::Joined { epoch: Epoch(u64::MAX) },
+            ControlMessage::WantRefresh { request: 7, path: ViewPath::root() },
+            ControlMessage::Refresh { epoch: Epoch(1), bound_ms: 10_000, path: long },
+            ControlMessage::Refreshed { epoch: Epoch(1), tally: tally.clone() },
+            ControlMessage::RefreshEnded { request: 7, result: Ok((Epoch(1), tally)) },
+            ControlMessage::RefreshEnded { request: 7, result: failed },
         ];
         for message in messages {
-            assert_eq!(ControlMessage::decode(&message.encode()), Ok(message));
+            let frame = message.encode();
+            assert_eq!(ControlMessage::decode(&frame), Ok(message));
+            for len in 3..frame.as_bytes().len() {
+                let mut cut = frame.as_bytes()[..len].to_vec();
+                cut[..2].copy_from_slice(&u16::try_from(len - 2).expect("short").to_le_bytes());
+                let cut = Frame::parse(&cut).expect("a frame");
+                assert!(ControlMessage::decode(&cut).is_err(), "{frame:?} cut at {len}");
+            }
         }
         for kind in (0..=u8::MAX).filter(|kind| !(16..=18).contains(kind)) {
             assert!(ControlMessage::decode(&FrameWriter::new(kind).finish()).is_err());

@@ -9,9 +9,9 @@ use std::io::{self, Read};
 pub(crate) use copper_proto::encoding::Fields;
 pub use copper_proto::encoding::Malformed;
 
-/// The largest type and body together. The largest real frame, a proof with a fabric address of
-/// 256 bytes and a provider's name of 64, takes 396.
-pub const FRAME_BYTES_MAX: usize = 1024;
+/// The largest type and body together. The largest real frame is a refresh with a path of 4,096
+/// bytes; a proof with a fabric address of 256 bytes and a provider's name of 64 takes 396.
+pub const FRAME_BYTES_MAX: usize = 4352;
 
 const LENGTH_BYTES: usize = 2;
 
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn lengths_out_of_bounds_are_refused_before_anything_is_collected() {
-        for length in [0_u16, 1025, u16::MAX] {
+        for length in [0_u16, 4353, u16::MAX] {
             let mut source = &[&length.to_le_bytes()[..], &[0; 4000]].concat()[..];
             let arrival = FrameReader::new().read_from(&mut source).expect("a slice");
             assert_eq!(arrival, Arrival::Malformed(Malformed("frame length")));

@@ -1,10 +1,10 @@
 //! The register of the daemons of one user on one machine: who holds which mount point.
 //!
-//! A folder of ours with three files for each mount point, named after a hash of its path: `.lock`,
+//! A folder of ours with four files for each mount point, named after a hash of its path: `.lock`,
 //! which the daemon keeps locked with flock(2) for as long as it lives, `.json`, the record, and
-//! `.sock`, where it answers questions. The lock decides who holds a mount point; the record says
-//! what there is to clean up after a daemon that could not do so itself. Nothing here touches a
-//! mount: that of a dead or hanging daemon does not answer.
+//! `.sock` and `.refresh`, where it answers questions and takes refreshes. The lock decides who
+//! holds a mount point; the record says what there is to clean up after a daemon that could not do
+//! so itself. Nothing here touches a mount: that of a dead or hanging daemon does not answer.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -28,6 +28,9 @@ pub const RUN_DIRECTORY_VARIABLE: &str = "COPPER_RUN_DIR";
 
 /// What the records of this version look like.
 const RECORD_VERSION: u32 = 1;
+
+/// What the name of the socket that takes refreshes ends in.
+const REFRESHES: &str = "refresh";
 
 /// As path_resolution(7).
 const LINKS_MAX: usize = 40;
@@ -66,6 +69,13 @@ pub struct Instance {
     pub log: Option<PathBuf>,
     /// What was started together: the folder given to `-v`.
     pub launch: PathBuf,
+}
+
+impl Instance {
+    /// Where it takes refreshes.
+    pub fn refresh_socket(&self) -> PathBuf {
+        self.socket.with_extension(REFRESHES)
+    }
 }
 
 /// A record, and whether its daemon runs.
@@ -228,7 +238,12 @@ impl Instances {
         let hash = blake3::hash(mount.as_os_str().as_bytes()).to_hex();
         // 128 bits, and short enough for a socket's path, which has at most 107 bytes.
         let file = |extension| self.directory.join(format!("{}.{extension}", &hash[..32]));
-        Files { lock: file("lock"), record: file("json"), socket: file("sock") }
+        Files {
+            lock: file("lock"),
+            record: file("json"),
+            socket: file("sock"),
+            refreshes: file(REFRESHES),
+        }
     }
 
     /// Who holds the lock.
@@ -251,6 +266,7 @@ struct Files {
     lock: PathBuf,
     record: PathBuf,
     socket: PathBuf,
+    refreshes: PathBuf,
 }
 
 impl Files {
@@ -260,7 +276,7 @@ impl Files {
 
     /// The lock file goes last: until then nobody else can be in the middle of anything.
     fn remove(&self) -> Result<(), InstanceError> {
-        for path in [&self.socket, &self.record, &self.lock] {
+        for path in [&self.socket, &self.refreshes, &self.record, &self.lock] {
             match fs::remove_file(path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -293,6 +309,11 @@ impl Claim {
     /// Where this daemon is to answer questions.
     pub fn socket(&self) -> &Path {
         &self.files.socket
+    }
+
+    /// Where this daemon is to take refreshes.
+    pub fn refresh_socket(&self) -> &Path {
+        &self.files.refreshes
     }
 
     /// The daemon that held the mount point before and died: its mount may still be there.

@@ -1,9 +1,10 @@
 //! Host lists, plans, spawning, rendezvous, and the register of what runs on this machine.
 //!
 //! Two halves. Between ranks: [`peers`] (who is where), [`secret`] and [`handshake`] (who may),
-//! [`control`] and [`rendezvous`] (the tree over TCP). Between a user and the daemons of one
-//! machine: [`local`] (spawning), [`ready`] (telling the launcher), [`instance`] (who holds which
-//! mount point), [`status`] (asking a daemon for its counters), [`process`] (ending it).
+//! [`control`] and [`rendezvous`] (the tree over TCP), [`refresh`] (the source is looked at anew).
+//! Between a user and the daemons of one machine: [`local`] (spawning), [`ready`] (telling the
+//! launcher), [`instance`] (who holds which mount point), [`status`] (asking a daemon for its
+//! counters), [`process`] (ending it).
 //!
 //! The crate does not know what a mount is, what libfabric is, or any byte of a file: a fabric
 //! address is a byte string to it, a mount point is a path, a status is JSON.
@@ -22,6 +23,8 @@ pub mod moment;
 pub mod peers;
 pub mod process;
 pub mod ready;
+pub mod refresh;
+mod refresh_server;
 pub mod refusal;
 mod release;
 pub mod rendezvous;
@@ -45,7 +48,9 @@ pub use moment::Moment;
 pub use peers::{Peers, PeersError};
 pub use process::{Ended, Process, ProcessError};
 pub use ready::{ReadyError, ReadyPipe};
+pub use refresh::{RefreshError, RefreshResult, Tally};
+pub use refresh_server::{RefreshServer, RefreshServerError, ask_refresh};
 pub use refusal::{HandshakeError, RefusalCode};
-pub use rendezvous::{Events, LinkUp, Rendezvous, RendezvousError, Settings};
+pub use rendezvous::{Events, LinkUp, RefreshReply, Rendezvous, RendezvousError, Settings};
 pub use secret::{Secret, SecretError};
 pub use status::{StatusError, StatusServer};

@@ -12,20 +12,22 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use copper_proto::{LinkId, Rank, Tree};
+use copper_proto::{Dropped, Epoch, LinkId, Rank, Scope, Tree, ViewPath};
 
 use crate::control::Pace;
 use crate::counters::RendezvousCounters;
 use crate::handshake::{FABRIC_ADDRESS_BYTES_MAX, Identity, Offer, PROVIDER_BYTES_MAX, PeerHello};
 use crate::job::Job;
 use crate::peers::{Peers, PeersError};
+use crate::refresh::{REFRESH_BOUND, RefreshError, RefreshResult, RunId};
 use crate::refusal::HandshakeError;
 use crate::secret::Secret;
-use crate::service::{Command, Join, Service, Shared};
+use crate::service::{Command, Join, Order, Service, Shared};
 
 /// What a rendezvous needs to know.
 #[derive(Debug)]
@@ -76,6 +78,28 @@ pub trait Events: Send + Sync {
     fn orphaned(&self, reason: &str);
     /// The parent asks this rank to end; it has been passed on to the children.
     fn shutdown(&self);
+    /// The source is to be looked at anew. The reply is to be told what comes of it, in order.
+    fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply);
+}
+
+/// Where a rank says how far it has come with a refresh. Dropped, it says nothing, and the rank
+/// counts as one that has not answered.
+#[derive(Debug)]
+pub struct RefreshReply {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) run: RunId,
+}
+
+impl RefreshReply {
+    /// This rank gives its children nothing any more that the refresh covers: they may be told.
+    pub fn dropped(&self) {
+        self.shared.order(Order::Dropped(self.run));
+    }
+
+    /// And it shows nothing of that to its readers any more.
+    pub fn done(self, dropped: Dropped) {
+        self.shared.order(Order::Done(self.run, dropped));
+    }
 }
 
 /// A running rendezvous.
@@ -84,6 +108,7 @@ pub struct Rendezvous {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
+    rank: Rank,
 }
 
 impl Rendezvous {
@@ -142,7 +167,7 @@ impl Rendezvous {
             .name("rendezvous".to_owned())
             .spawn(move || service.run())
             .map_err(failed)?;
-        Ok(Rendezvous { shared, thread: Mutex::new(Some(thread)), address })
+        Ok(Rendezvous { shared, thread: Mutex::new(Some(thread)), address, rank })
     }
 
     /// Where it listens.
@@ -191,6 +216,19 @@ impl Rendezvous {
         self.shared.ready_ranks.load(Relaxed)
     }
 
+    /// Has every rank of the job look at the source anew, at and below a path; waits until all have
+    /// answered, or for the bound of a refresh.
+    ///
+    /// # Errors
+    /// If the root cannot be told.
+    pub fn refresh(&self, path: ViewPath) -> RefreshResult {
+        let (sender, receiver) = sync_channel(1);
+        self.shared.order(Order::Refresh(path, sender));
+        // The thread answers within the bound; if it has ended, nobody is there to be told.
+        let unheard = RefreshError::Unheard { rank: self.rank };
+        receiver.recv_timeout(2 * REFRESH_BOUND).unwrap_or(Err(unheard))
+    }
+
     /// Asks everybody below to end. Nobody answers: whoever is not reached is ended by other means.
     pub fn shutdown_children(&self) {
         self.shared.command(Command::SHUTDOWN_CHILDREN);
@@ -225,6 +263,12 @@ impl Shared {
     fn command(&self, command: Command) {
         // Release: pairs with the Acquire in `Service::obey`.
         self.commands.fetch_or(command.0, AcqRel);
+        self.wake();
+    }
+
+    /// For the service's thread, in order. Bounded by the refreshes that may be under way.
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
         self.wake();
     }
 }

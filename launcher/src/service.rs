@@ -5,6 +5,7 @@
 //! been there longest, because a rank of ours is through within two round trips.
 
 mod downward;
+mod refreshing;
 mod upward;
 
 use std::io::{Read, Write};
@@ -12,10 +13,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use copper_proto::{LinkId, Rank, Tick};
+use copper_proto::{Dropped, LinkId, Rank, Tick, ViewPath};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::ascent::Ascent;
@@ -24,6 +26,7 @@ use crate::control::{ControlMessage, Pace, Pulse, Readiness};
 use crate::counters::{Counters, Refused};
 use crate::handshake::{Acceptor, Dialer, Identity};
 use crate::link::keep_alive;
+use crate::refresh::{RefreshResult, Refreshes, RunId};
 use crate::rendezvous::{Events, RendezvousError};
 
 /// What other threads ask for: bits, so that nothing queues.
@@ -40,6 +43,17 @@ impl Command {
     }
 }
 
+/// What other threads have to say of refreshes.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Somebody on this machine wants one.
+    Refresh(ViewPath, SyncSender<RefreshResult>),
+    /// See [`crate::RefreshReply::dropped`].
+    Dropped(RunId),
+    /// See [`crate::RefreshReply::done`].
+    Done(RunId, Dropped),
+}
+
 /// How far the first way to a parent has come.
 #[derive(Debug)]
 pub(crate) enum Join {
@@ -53,6 +67,7 @@ pub(crate) enum Join {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) commands: AtomicU8,
+    pub(crate) orders: Mutex<Vec<Order>>,
     pub(crate) ready_ranks: AtomicU32,
     pub(crate) counters: Counters,
     pub(crate) join: Mutex<Join>,
@@ -64,6 +79,7 @@ impl Shared {
     pub(crate) fn new(waker: UnixStream) -> Shared {
         Shared {
             commands: AtomicU8::new(0),
+            orders: Mutex::new(Vec::new()),
             ready_ranks: AtomicU32::new(0),
             counters: Counters::default(),
             join: Mutex::new(Join::Pending),
@@ -141,6 +157,7 @@ pub(crate) struct Service {
     /// Oldest first.
     newcomers: Vec<Newcomer>,
     readiness: Readiness,
+    refreshes: Refreshes,
     links_given: u32,
     accept_after: Tick,
 }
@@ -177,6 +194,7 @@ impl Service {
             children: Vec::new(),
             newcomers: Vec::new(),
             readiness: Readiness::default(),
+            refreshes: Refreshes::default(),
             links_given: 0,
             accept_after: start,
         }
@@ -187,7 +205,9 @@ impl Service {
             self.shared.settle(Join::Joined);
         }
         while self.obey() {
+            self.obey_orders(self.now());
             let rest = self.attend(self.now());
+            let rest = rest.min(self.attend_refreshes(self.now()));
             let pending = self.newcomers.len() as u64;
             self.shared.counters.handshakes_pending.store(pending, Relaxed);
             self.tell_readiness();

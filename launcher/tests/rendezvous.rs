@@ -15,10 +15,10 @@ use chain::chain;
 use copper_launcher::frame::{Arrival, Frame, FrameReader};
 use copper_launcher::handshake::{Acceptor, Dialer, Nonce, Step};
 use copper_launcher::{
-    Events, Identity, Job, LinkUp, Offer, PROTOCOL_VERSION, Pace, Peers, Rendezvous,
-    RendezvousCounters, RendezvousError, Secret, Settings, listen,
+    Events, Identity, Job, LinkUp, Offer, PROTOCOL_VERSION, Pace, Peers, RefreshError,
+    RefreshReply, Rendezvous, RendezvousCounters, RendezvousError, Secret, Settings, listen,
 };
-use copper_proto::{LinkId, Rank, Tree};
+use copper_proto::{Dropped, Epoch, LinkId, Rank, Scope, Tree, ViewPath};
 use patience::{BOUND, until};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -30,6 +30,7 @@ enum Event {
     Down(LinkId, String),
     Orphaned(String),
     Shutdown,
+    Refresh(Epoch, ViewPath),
 }
 
 #[derive(Default)]
@@ -87,6 +88,11 @@ impl Events for Recorder {
     }
     fn shutdown(&self) {
         self.push(Event::Shutdown);
+    }
+    fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply) {
+        self.push(Event::Refresh(epoch, scope.path().clone()));
+        reply.dropped();
+        reply.done(Dropped { entries: 1, ..Dropped::default() });
     }
 }
 
@@ -406,6 +412,46 @@ fn a_shutdown_reaches_every_rank_below() {
         node.recorder.wait_for(1, |event| *event == Event::Shutdown);
     }
     assert_eq!(nodes[0].recorder.count(|event| *event == Event::Shutdown), 0);
+}
+
+#[test]
+fn a_refresh_that_a_leaf_wants_reaches_every_rank_once_and_is_answered_by_all() {
+    let mut job = Ranks::new(8);
+    let mut nodes = job.start_all(0..8);
+    all_ready(&nodes);
+    let path = ViewPath::parse(b"some/folder").expect("valid");
+    let refresh = |node: &Node| node.rendezvous.refresh(path.clone()).expect("the root is there");
+    let (epoch, tally) = refresh(&nodes[7]);
+    assert_eq!((epoch, tally.ranks, tally.dropped.entries), (Epoch(1), 8, 8));
+    assert!(tally.is_whole(), "{tally:?}");
+    let reached = Event::Refresh(Epoch(1), path.clone());
+    for node in &nodes {
+        assert_eq!(node.recorder.count(|event| *event == reached), 1);
+    }
+    nodes.remove(4).rendezvous.stop();
+    until("seven ranks counted", || nodes[0].rendezvous.ready_ranks() == 7);
+    let (epoch, tally) = refresh(&nodes[0]);
+    assert_eq!((epoch, tally.ranks, &tally.missing[..]), (Epoch(2), 7, &[Rank(4)][..]));
+}
+
+#[test]
+fn a_root_that_comes_back_goes_on_with_the_numbers_of_refreshes() {
+    let mut job = Ranks::new(3);
+    let mut nodes = job.start_all(0..3);
+    all_ready(&nodes);
+    let refresh = |node: &Node| node.rendezvous.refresh(ViewPath::root());
+    assert_eq!(refresh(&nodes[1]).expect("the root is there").0, Epoch(1));
+    nodes.remove(0).rendezvous.stop();
+    for node in &nodes {
+        node.recorder.wait_for(1, |event| matches!(event, Event::Orphaned(_)));
+    }
+    let failed = refresh(&nodes[0]).expect_err("there is no root");
+    assert!(matches!(failed, RefreshError::NoParent { rank: Rank(1) }), "{failed}");
+    let root = job.start(0);
+    root.rendezvous.set_ready();
+    until("three ranks counted", || root.rendezvous.ready_ranks() == 3);
+    let (epoch, tally) = refresh(&nodes[1]).expect("the root is there");
+    assert_eq!((epoch, tally.is_whole()), (Epoch(2), true), "{tally:?}");
 }
 
 #[test]

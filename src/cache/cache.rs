@@ -8,11 +8,11 @@
 //! The number of objects is bounded too: their bookkeeping has its share of the memory, and many
 //! small files would take more than that.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use copper_proto::store::Known;
-use copper_proto::{Directory, Extent, Held, Key, Tick, ViewPath, What};
+use copper_proto::{Directory, Dropped, Extent, Held, Key, Scope, Tick, ViewPath, What};
 
 use crate::buddy::Buddy;
 use crate::budget::{Budget, ENTRY_BYTES, OBJECT_BYTES, OBJECTS_MIN};
@@ -69,6 +69,8 @@ struct Object {
     uses: u8,
     /// Fetched ahead, and not used yet.
     unread: bool,
+    /// Dropped by a refresh while it could not go: nobody finds it any more.
+    dropped: bool,
 }
 
 /// What one node holds.
@@ -128,7 +130,7 @@ impl Cache {
     /// Counters and gauges.
     pub fn counters(&self) -> CacheCounters {
         CacheCounters {
-            blocks: self.objects.len() as u64,
+            blocks: self.by_key.len() as u64,
             bytes: self.buddy.capacity_bytes() - self.buddy.free_bytes(),
             limit_bytes: self.buddy.capacity_bytes(),
             pinned_bytes: self.pinned_bytes,
@@ -272,8 +274,12 @@ impl Cache {
 
     fn evict(&mut self, offset: u64) {
         let object = self.objects.remove(&offset).expect("the caller has looked it up");
-        self.by_key.remove(&object.key);
         self.buddy.free(offset, object.held.extent.len);
+        if object.dropped {
+            // What is held under its key now is something else, and it is not missed.
+            return;
+        }
+        self.by_key.remove(&object.key);
         self.past.note(&object.key);
         self.ghosts.insert(object.key, (), 1);
         self.evicted += 1;
@@ -289,7 +295,8 @@ impl Cache {
     /// Publishes a reserved extent.
     pub fn publish(&mut self, key: &Key, held: Held) {
         let offset = held.extent.offset;
-        let object = Object { key: key.clone(), held, pins: 0, uses: 0, unread: false };
+        let object =
+            Object { key: key.clone(), held, pins: 0, uses: 0, unread: false, dropped: false };
         let before = self.objects.insert(offset, object);
         assert!(before.is_none(), "an extent is published once");
         let before = self.by_key.insert(key.clone(), offset);
@@ -302,6 +309,64 @@ impl Cache {
         } else {
             self.small_bytes += Buddy::space(held.extent.len);
             self.small.push_back(offset);
+        }
+    }
+
+    /// Forgets everything that a refresh covers. `may_go` says of a published extent that nobody has
+    /// on lease whether it may go now, and the caller must forget it then; the others go by eviction,
+    /// once they can.
+    pub fn drop_within(
+        &mut self,
+        scope: &Scope,
+        mut may_go: impl FnMut(&Key, Extent) -> bool,
+    ) -> Dropped {
+        let mut dropped = Dropped::default();
+        self.entries.retain(|path, _| {
+            let kept = !scope.holds(path) && !scope.is_above(path);
+            dropped.entries += u64::from(!kept);
+            kept
+        });
+        let mut directories: HashSet<ViewPath> = HashSet::new();
+        self.directories.retain(|path, _| {
+            let kept = !scope.holds(path) && !scope.is_above(path);
+            if !kept {
+                directories.insert(path.clone());
+            }
+            kept
+        });
+        let covered: Vec<_> = self.by_key.extract_if(|key, _| scope.covers(key)).collect();
+        let mut gone = HashSet::new();
+        for (key, offset) in covered {
+            let object = self.objects.get_mut(&offset).expect("by_key names published objects");
+            let extent = object.held.extent;
+            dropped.bytes += u64::from(extent.len);
+            match key.what {
+                What::Block { .. } => dropped.blocks += 1,
+                What::Directory => drop(directories.insert(key.path.clone())),
+                What::Entry
+                | What::Statistics
+                | What::ExtendedAttributes
+                | What::DataRanges { .. } => dropped.entries += 1,
+            }
+            object.dropped = true;
+            object.uses = 0;
+            if object.pins == 0 && may_go(&key, extent) {
+                gone.insert(offset);
+            }
+        }
+        dropped.directories = directories.len() as u64;
+        self.free_dropped(&gone);
+        dropped
+    }
+
+    fn free_dropped(&mut self, gone: &HashSet<u64>) {
+        self.main.retain(|offset| !gone.contains(offset));
+        for &offset in self.small.iter().filter(|offset| gone.contains(offset)) {
+            self.small_bytes -= Buddy::space(self.objects[&offset].held.extent.len);
+        }
+        self.small.retain(|offset| !gone.contains(offset));
+        for &offset in gone {
+            self.evict(offset);
         }
     }
 
@@ -382,6 +447,33 @@ mod tests {
         cache.unpin(extents[0]);
         assert!(cache.allocate(BLOCK, use_of).is_some());
         assert_eq!((cache.counters().pinned_bytes, cache.counters().blocks), (0, 1));
+    }
+
+    #[test]
+    fn what_a_refresh_drops_is_not_found_and_goes_when_nobody_has_it_on_lease() {
+        let mut cache = Cache::new(4 * u64::from(BLOCK));
+        let extents: Vec<Extent> =
+            (0..4).map(|index| put(&mut cache, index).expect("room")).collect();
+        cache.pin(extents[0]);
+        let path = ViewPath::parse(b"file").expect("well-formed");
+        cache.put_entry(&path, Known::Absent(Tick::NEVER));
+        let read = extents[1];
+        let dropped = cache.drop_within(&Scope::new(path.clone()), |_, extent| extent != read);
+        let bytes = 4 * u64::from(BLOCK);
+        assert_eq!(dropped, Dropped { entries: 1, directories: 0, blocks: 4, bytes });
+        assert_eq!(cache.entry(&path, Tick(0)), None);
+        assert!((0..4).all(|index| cache.object(&key(index)).is_none()));
+        assert_eq!(cache.counters().bytes, 2 * u64::from(BLOCK), "two could not go");
+        // The same keys again, in the room that is free, and in that of what could not go then.
+        put(&mut cache, 0).expect("room");
+        put(&mut cache, 1).expect("room");
+        assert!(cache.object(&key(0)).is_some());
+        cache.unpin(extents[0]);
+        put(&mut cache, 2).expect("room");
+        put(&mut cache, 3).expect("room");
+        assert!((0..4).all(|index| cache.object(&key(index)).is_some()));
+        let elsewhere = Scope::new(ViewPath::parse(b"fil").expect("well-formed"));
+        assert_eq!(cache.drop_within(&elsewhere, |_, _| true), Dropped::default());
     }
 
     #[test]

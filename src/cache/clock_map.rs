@@ -54,6 +54,23 @@ impl<K: Clone + Eq + Hash, V> ClockMap<K, V> {
         self.weight += weight;
     }
 
+    /// Forgets what is not to be kept.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let before = self.slots.len();
+        let weight = &mut self.weight;
+        self.slots.retain(|key, slot| {
+            let kept = keep(key, &slot.value);
+            if !kept {
+                *weight -= slot.weight;
+            }
+            kept
+        });
+        if self.slots.len() < before {
+            let slots = &self.slots;
+            self.hand.retain(|key| slots.contains_key(key));
+        }
+    }
+
     fn forget_one(&mut self) {
         loop {
             let key = self.hand.pop_front().expect("every slot has its place in the round");
@@ -86,5 +103,11 @@ mod tests {
         assert_eq!(map.len(), 1, "a heavy one takes the room of all");
         map.insert("e", "E", 1);
         assert_eq!((map.len(), map.get("e")), (1, Some(&"E")));
+        map.insert("f", "f", 2);
+        map.retain(|key, _| *key == "f");
+        map.insert("g", "g", 1);
+        assert!(map.get("e").is_none() && map.get("f").is_some() && map.get("g").is_some());
+        map.insert("h", "h", 3);
+        assert_eq!(map.len(), 1, "the round has no place for what is gone");
     }
 }

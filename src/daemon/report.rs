@@ -10,6 +10,7 @@ use copper_launcher::{Job, Rendezvous, job::host_name};
 use copper_proto::Rank;
 use serde_json::{Map, Value, json};
 
+use super::refreshing::Refreshing;
 use super::{Plan, resident};
 use crate::source::SourceCounters;
 
@@ -22,6 +23,7 @@ pub(super) struct Reporter {
     pub(super) job: Job,
     pub(super) engine: Arc<Counters>,
     pub(super) source: Arc<SourceCounters>,
+    pub(super) refreshing: Arc<Refreshing>,
     fanout: u32,
     memory_bytes: u64,
     is_root: bool,
@@ -42,6 +44,7 @@ impl Reporter {
             job: plan.job.clone(),
             engine: Arc::default(),
             source: Arc::default(),
+            refreshing: Arc::default(),
             fanout: plan.tree.fanout(),
             memory_bytes: plan.memory_bytes,
             is_root: plan.tree.root() == plan.rank,
@@ -98,6 +101,7 @@ impl Reporter {
             "memory": resident::report(self.memory_bytes),
             "under_way": self.under_way_report(),
             "links": self.links_report(),
+            "refresh": self.refresh_report(),
         })
     }
 
@@ -180,6 +184,19 @@ impl Reporter {
             "leases_given": get(&engine.leases_given),
             "leases_held": get(&engine.leases_held),
             "pinned_bytes": get(&engine.pinned_bytes),
+        })
+    }
+
+    fn refresh_report(&self) -> Value {
+        let (epoch, dropped) = self.refreshing.last();
+        json!({
+            "epoch": epoch.0,
+            "entries": dropped.entries,
+            "directories": dropped.directories,
+            "blocks": dropped.blocks,
+            "bytes": dropped.bytes,
+            "taken": get(&self.engine.refreshes),
+            "outdated": get(&self.engine.outdated),
         })
     }
 

@@ -44,6 +44,10 @@ counters! {
     fetched_ahead_read,
     /// Those of them that were evicted before.
     fetched_ahead_evicted,
+    /// Refreshes taken in.
+    refreshes,
+    /// Answers and bytes of before a refresh that came after it, and were asked for again.
+    outdated,
     /// Links closed because the other side broke the protocol.
     violations,
     /// Objects held.

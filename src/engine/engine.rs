@@ -21,8 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::counters::{Counters, add, set};
 use crate::inodes::Inodes;
 use crate::ports::{
-    Control, Fabric, FabricEvent, Failed, Memory, PostError, Role, Source, SourceDone, SourceReply,
-    SourceWork,
+    Control, Fabric, FabricEvent, Failed, Memory, PostError, Refreshed, Role, Source, SourceDone,
+    SourceReply, SourceWork,
 };
 use crate::questions::{Questions, Step};
 use crate::queue::Queue;
@@ -48,6 +48,8 @@ pub struct Settings<M: Memory> {
     pub answers: Arc<dyn Answers<M::Filled>>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Told of each refresh when it has taken effect here. It must not block.
+    pub refreshed: Box<dyn Fn(Refreshed) + Send>,
 }
 
 struct Link<P> {
@@ -83,6 +85,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     queue: Arc<Queue>,
     answers: Arc<dyn Answers<M::Filled>>,
     counters: Arc<Counters>,
+    refreshed: Box<dyn Fn(Refreshed) + Send>,
     controls: Receiver<Control>,
     questions: Questions<M::Filled>,
     links: HashMap<LinkId, Link<F::Peer>>,
@@ -118,6 +121,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             queue: settings.queue,
             answers: settings.answers,
             counters: settings.counters,
+            refreshed: settings.refreshed,
             controls,
             questions: Questions::default(),
             links: HashMap::new(),
@@ -202,6 +206,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             }
             Control::LinkDown(link) => self.link_down(link),
             Control::Orphaned => self.inputs.push_back(Input::Orphaned),
+            Control::Refresh { epoch, scope } => {
+                self.inputs.push_back(Input::Refresh { epoch, scope });
+            }
         }
         self.work();
     }
@@ -312,23 +319,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             warn!(key = ?key, "bytes came that were not announced: they are asked for again");
             return Err(PullFailure::Checksum);
         }
-        self.check(key, bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
-        self.slots.filled(extent, M::freeze(bytes));
+        let directory = check(key, bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
+        self.slots.filled(extent, M::freeze(bytes), directory);
         Ok(checksum)
-    }
-
-    /// That an object has the form of its kind. A directory is kept decoded from here on.
-    fn check(&mut self, key: &Key, bytes: &[u8]) -> Result<(), Malformed> {
-        match key.what {
-            What::Directory => {
-                let directory = Directory::decode(bytes)?;
-                self.cache.put_directory(&key.path, Arc::new(directory));
-            }
-            What::ExtendedAttributes => drop(ExtendedAttributes::decode(bytes)?),
-            What::DataRanges { generation } => drop(DataRanges::decode(bytes, generation.size)?),
-            What::Block { .. } | What::Entry | What::Statistics => {}
-        }
-        Ok(())
     }
 
     fn on_source(&mut self, done: SourceDone<M::Filling>) {
@@ -344,7 +337,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             }
             SourceReply::Block(bytes, checksum) => {
                 let extent = M::extent(&bytes);
-                self.slots.filled(extent, M::freeze(bytes));
+                self.slots.filled(extent, M::freeze(bytes), None);
                 SourceAnswer::Block(checksum)
             }
         });
@@ -417,6 +410,11 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Output::Disconnect { link, violation } => {
                 warn!(%violation, "a rank broke the protocol: its link is not used any more");
                 self.link_down(link);
+            }
+            Output::Refreshed { epoch, scope, dropped } => {
+                info!(%epoch, path = %scope.path(), ?dropped, "refreshed");
+                let stale = self.inodes.refresh(&scope);
+                (self.refreshed)(Refreshed { epoch, dropped, stale });
             }
             Output::DropEncoded(job) => {
                 self.encoded.remove(&job);
@@ -531,6 +529,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.starved, node.starved);
         set(&counters.misses, node.misses);
         set(&counters.fetched_ahead, node.fetched_ahead);
+        set(&counters.refreshes, node.refreshes);
+        set(&counters.outdated, node.outdated);
         set(&counters.violations, node.violations);
         let cache = self.cache.counters();
         set(&counters.blocks, cache.blocks);
@@ -556,4 +556,15 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.parent_plus_one, self.node.parent().map_or(0, |rank| u64::from(rank.0) + 1));
         set(&counters.reads_source, u64::from(self.node.reads_source()));
     }
+}
+
+/// That an object has the form of its kind; a directory's decoded form.
+fn check(key: &Key, bytes: &[u8]) -> Result<Option<Arc<Directory>>, Malformed> {
+    match key.what {
+        What::Directory => return Directory::decode(bytes).map(|it| Some(Arc::new(it))),
+        What::ExtendedAttributes => drop(ExtendedAttributes::decode(bytes)?),
+        What::DataRanges { generation } => drop(DataRanges::decode(bytes, generation.size)?),
+        What::Block { .. } | What::Entry | What::Statistics => {}
+    }
+    Ok(None)
 }

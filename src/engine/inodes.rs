@@ -5,17 +5,23 @@
 //! are one inode, found by the source's device and inode number: the dynamic loader tells libraries
 //! apart so.
 //!
+//! A refresh (`inodes/refresh.rs`) takes their names from files, so that a file is found again under
+//! another number, and what is known of them from directories.
+//!
 //! An inode lives as long as the kernel holds references to it. References are taken under the
 //! table's read lock and an inode is removed under its write lock, when it has none.
 
+mod refresh;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use copper_proto::limits::LINK_BYTES_MAX;
 use copper_proto::{
-    Attributes, BlockIndex, DataRanges, Directory, Entry, ExtendedAttributes, ViewPath,
+    Attributes, BlockIndex, DataRanges, Directory, Entry, Errno, ExtendedAttributes, FileKind,
+    ViewPath,
 };
 
 use crate::view::{Found, InodeNumber};
@@ -78,13 +84,17 @@ pub struct Inode<B> {
     /// Where it was found first.
     pub path: ViewPath,
     parent: InodeNumber,
+    /// What it is at the source; known from the first attributes on.
+    origin: OnceLock<Origin>,
     attributes: RwLock<Option<Attributes>>,
     target: OnceLock<Arc<[u8]>>,
     listing: RwLock<Option<Listing>>,
-    extended_attributes: OnceLock<Arc<ExtendedAttributes>>,
+    extended_attributes: RwLock<Option<Arc<ExtendedAttributes>>>,
     data_ranges: OnceLock<Arc<DataRanges>>,
     blocks: RwLock<HashMap<BlockIndex, Published<B>>>,
     references: AtomicU64,
+    /// Names of which the kernel may keep that they are not in this directory.
+    absent: RwLock<HashSet<Box<[u8]>>>,
     /// Names that have been looked up in this directory before it was listed.
     pub(crate) lookups: AtomicU32,
     /// Files in this directory that have been read without being held here.
@@ -99,13 +109,15 @@ impl<B: Clone> Inode<B> {
             number,
             path,
             parent,
+            origin: OnceLock::new(),
             attributes: RwLock::new(None),
             target: OnceLock::new(),
             listing: RwLock::new(None),
-            extended_attributes: OnceLock::new(),
+            extended_attributes: RwLock::new(None),
             data_ranges: OnceLock::new(),
             blocks: RwLock::new(HashMap::new()),
             references: AtomicU64::new(0),
+            absent: RwLock::new(HashSet::new()),
             lookups: AtomicU32::new(0),
             reads: AtomicU32::new(0),
             unlistable: AtomicBool::new(false),
@@ -129,7 +141,7 @@ impl<B: Clone> Inode<B> {
 
     /// The extended attributes, if they are known.
     pub fn extended_attributes(&self) -> Option<Arc<ExtendedAttributes>> {
-        self.extended_attributes.get().cloned()
+        read(&self.extended_attributes).clone()
     }
 
     /// Where the file has data, if that is known.
@@ -150,11 +162,19 @@ impl<B: Clone> Inode<B> {
     }
 
     /// What is shown of it.
-    fn learn(&self, entry: &Entry) {
+    ///
+    /// # Errors
+    /// `ESTALE` if something else is at its path by now: it is shown under another number.
+    fn learn(&self, entry: &Entry) -> Result<(), Errno> {
+        let origin = Origin::of(&entry.attributes);
+        if *self.origin.get_or_init(|| origin) != origin && self.number != InodeNumber::ROOT {
+            return Err(Errno::ESTALE);
+        }
         *write(&self.attributes) = Some(entry.attributes);
         if let Some(target) = &entry.target {
             let _ = self.target.set(Arc::clone(target));
         }
+        Ok(())
     }
 
     /// The first ones that came stay.
@@ -162,7 +182,8 @@ impl<B: Clone> Inode<B> {
         &self,
         attributes: ExtendedAttributes,
     ) -> Arc<ExtendedAttributes> {
-        Arc::clone(self.extended_attributes.get_or_init(|| Arc::new(attributes)))
+        let mut known = write(&self.extended_attributes);
+        Arc::clone(known.get_or_insert_with(|| Arc::new(attributes)))
     }
 
     /// The first ones that came stay.
@@ -192,6 +213,25 @@ impl<B: Clone> Inode<B> {
         write(&self.blocks).remove(&index);
     }
 }
+
+/// What makes a path the same file, directory or link as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    kind: FileKind,
+    device: u64,
+    inode: u64,
+}
+
+impl Origin {
+    fn of(attributes: &Attributes) -> Origin {
+        let Attributes { kind, device, inode, .. } = *attributes;
+        Origin { kind, device, inode }
+    }
+}
+
+/// Names of one directory of which the kernel may keep that they are absent. Each has to be named to
+/// it when that is no longer so; the names beyond cost a question each time.
+const ABSENT_NAMES_MAX: usize = 16_384;
 
 /// A directory and a name in it.
 type Place = (InodeNumber, Box<[u8]>);
@@ -252,8 +292,38 @@ impl<B: Clone> Inodes<B> {
     }
 
     /// What the source says of an inode.
-    pub(crate) fn learn(&self, inode: &Inode<B>, entry: &Entry) {
-        inode.learn(&self.shown(entry));
+    ///
+    /// # Errors
+    /// `ESTALE` if something else is at its path by now; it has no names any more then.
+    pub(crate) fn learn(&self, inode: &Inode<B>, entry: &Entry) -> Result<(), Errno> {
+        let learnt = inode.learn(&self.shown(entry));
+        if learnt.is_err() {
+            self.gone(inode);
+        }
+        learnt
+    }
+
+    /// The source has nothing at an inode's path any more, or something else.
+    pub(crate) fn gone(&self, inode: &Inode<B>) {
+        write(&self.tables).unname(inode.number);
+    }
+
+    /// Notes that the kernel will keep that a name is absent; false if it is not to keep that.
+    /// `proof` is the snapshot that says so, which may have gone since it was looked at: `None` of
+    /// what the source has just said.
+    pub(crate) fn keeps_absent(
+        &self,
+        parent: InodeNumber,
+        name: &[u8],
+        proof: Option<&Directory>,
+    ) -> bool {
+        let tables = read(&self.tables);
+        let Some(inode) = tables.by_number.get(&parent) else { return false };
+        if proof.is_some_and(|proof| !inode.shows(proof)) {
+            return false;
+        }
+        let mut absent = write(&inode.absent);
+        absent.contains(name) || (absent.len() < ABSENT_NAMES_MAX && absent.insert(name.into()))
     }
 
     /// An entry as it is shown. A target that is in the view already, or would become too long,
@@ -322,14 +392,40 @@ impl<B: Clone> Inodes<B> {
         }
     }
 
+    /// The same of an entry of a directory's snapshot; also `None` if that is not shown any more.
+    pub fn listed(&self, parent: InodeNumber, from: &Directory, index: usize) -> Option<Found> {
+        let entry = from.get(index)?;
+        self.find(parent, entry.name, &entry.entry?, Some(from))
+    }
+
     /// Finds or makes the inode of a name that exists; takes a reference. `None` if the directory
     /// is not held any more or the path is too long.
     pub fn found(&self, parent: InodeNumber, name: &[u8], entry: &Entry) -> Option<Found> {
+        self.find(parent, name, entry, None)
+    }
+
+    fn find(
+        &self,
+        parent: InodeNumber,
+        name: &[u8],
+        entry: &Entry,
+        from: Option<&Directory>,
+    ) -> Option<Found> {
         if let Some(found) = self.known(parent, name) {
             return Some(found);
         }
         let mut tables = write(&self.tables);
         let directory = tables.by_number.get(&parent)?.clone();
+        if from.is_some_and(|from| !directory.shows(from)) {
+            return None;
+        }
+        if let Some(&known) = tables.children.get(&parent).and_then(|names| names.get(name))
+            && let Some(inode) = tables.by_number.get(&known)
+            && inode.attributes().is_none()
+            && inode.learn(&self.shown(entry)).is_err()
+        {
+            tables.unname(known);
+        }
         let known = tables.children.get(&parent).and_then(|children| children.get(name)).copied();
         let identity = identity(entry);
         let linked = identity.and_then(|identity| tables.linked(identity));
@@ -353,7 +449,7 @@ impl<B: Clone> Inodes<B> {
         }
         let inode = tables.by_number.get(&number).expect("found or made above");
         if inode.attributes().is_none() {
-            self.learn(inode, entry);
+            inode.learn(&self.shown(entry)).ok()?;
         }
         inode.references.fetch_add(1, Ordering::Relaxed);
         let attributes = inode.attributes().expect("learnt above");
@@ -435,7 +531,7 @@ impl<B: Clone> Inodes<B> {
 /// What makes two names one file: only files with several links have it.
 fn identity(entry: &Entry) -> Option<(u64, u64)> {
     let attributes = &entry.attributes;
-    let several = attributes.links > 1 && attributes.kind != copper_proto::FileKind::Directory;
+    let several = attributes.links > 1 && attributes.kind != FileKind::Directory;
     several.then_some((attributes.device, attributes.inode))
 }
 

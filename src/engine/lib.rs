@@ -21,4 +21,4 @@ pub use counters::Counters;
 pub use engine::{Engine, Settings};
 pub use ports::{Control, Fabric, FabricEvent, Memory, PostError, Source, Wake};
 pub use queue::{EngineView, Queue};
-pub use view::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, View};
+pub use view::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, Stale, View};

@@ -1,6 +1,10 @@
 //! What the engine needs of the world, as traits: an arena, a fabric, a source, a way to be woken.
 
-use copper_proto::{Entry, Errno, Extent, JobId, Key, LinkId, PullId, Rank, Statistics};
+use copper_proto::{
+    Dropped, Entry, Epoch, Errno, Extent, JobId, Key, LinkId, PullId, Rank, Scope, Statistics,
+};
+
+use crate::view::Stale;
 
 /// An arena of which extents are handed out.
 pub trait Memory: Send + Sync + 'static {
@@ -177,6 +181,13 @@ pub enum Control {
     LinkDown(LinkId),
     /// No ancestor can be reached.
     Orphaned,
+    /// The source is to be looked at anew.
+    Refresh {
+        /// The refresh's number.
+        epoch: Epoch,
+        /// What.
+        scope: Scope,
+    },
 }
 
 /// What the other side of a link is to this rank.
@@ -186,4 +197,15 @@ pub enum Role {
     Parent,
     /// It asks.
     Child,
+}
+
+/// A refresh that has taken effect: nobody who asks this rank is answered from before it.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// Its number.
+    pub epoch: Epoch,
+    /// What was held.
+    pub dropped: Dropped,
+    /// What the kernel may still hold.
+    pub stale: Vec<Stale>,
 }

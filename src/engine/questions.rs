@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use copper_proto::{Errno, Ticket};
 use slab::Slab;
@@ -17,8 +16,8 @@ pub(crate) enum Step<B> {
     /// A look-up waits for the directory's snapshot.
     Listing { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]> },
     /// The source has said that the name is absent, and the directory's snapshot is to prove it, so
-    /// that the kernel may keep that for longer than this.
-    Proof { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]>, keep: Duration },
+    /// that the kernel may keep that for long.
+    Proof { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]> },
     /// A look-up waits for the name's own entry.
     Entry { question: Ticket, parent: Arc<Inode<B>>, name: Box<[u8]> },
     /// For an inode's attributes.

@@ -140,8 +140,7 @@ where
     }
 
     fn entry(&self, parent: InodeNumber, directory: &Directory, index: usize) -> Option<Found> {
-        let entry = directory.get(index)?;
-        self.inodes.found(parent, entry.name, &entry.entry?)
+        self.inodes.listed(parent, directory, index)
     }
 
     fn number(&self, parent: InodeNumber, directory: &Directory, index: usize) -> InodeNumber {
@@ -222,10 +221,11 @@ pub(crate) fn look_up<B: Clone>(
     };
     let Some(listing) = directory.listing() else { return Now::Ask };
     let Some(index) = listing.directory.find(name) else {
-        return Now::Answered(Ok(Looked::Absent { keep: KEEP }));
+        let keeps = inodes.keeps_absent(parent, name, Some(&listing.directory));
+        let keep = if keeps { KEEP } else { Duration::ZERO };
+        return Now::Answered(Ok(Looked::Absent { keep }));
     };
-    let entry = listing.directory.get(index).and_then(|entry| entry.entry);
-    match entry.and_then(|entry| inodes.found(parent, name, &entry)) {
+    match inodes.listed(parent, &listing.directory, index) {
         Some(found) => Now::Answered(Ok(Looked::Found(found))),
         None => Now::Ask,
     }

@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
+use std::sync::Arc;
+
 use copper_cache::{Cache, LocalUse};
 use copper_proto::store::{Known, Store};
-use copper_proto::{BlockIndex, Extent, Held, Key, Tick, ViewPath, What};
+use copper_proto::{
+    BlockIndex, Directory, Dropped, Extent, Held, Key, Scope, Tick, ViewPath, What,
+};
 
 use crate::inodes::Inodes;
 use crate::ports::Memory;
@@ -19,8 +23,8 @@ struct Slot<B> {
 /// The extents that this node holds, by offset.
 pub(crate) struct Slots<M: Memory> {
     published: HashMap<u64, Slot<M::Filled>>,
-    /// Filled, and not yet published by the protocol.
-    ready: HashMap<u64, M::Filled>,
+    /// Filled, and not yet published by the protocol; with the snapshot, if it is a directory's.
+    ready: HashMap<u64, (M::Filled, Option<Arc<Directory>>)>,
 }
 
 impl<M: Memory> Default for Slots<M> {
@@ -30,8 +34,13 @@ impl<M: Memory> Default for Slots<M> {
 }
 
 impl<M: Memory> Slots<M> {
-    pub(crate) fn filled(&mut self, extent: Extent, bytes: M::Filled) {
-        self.ready.insert(extent.offset, bytes);
+    pub(crate) fn filled(
+        &mut self,
+        extent: Extent,
+        bytes: M::Filled,
+        directory: Option<Arc<Directory>>,
+    ) {
+        self.ready.insert(extent.offset, (bytes, directory));
     }
 
     /// The bytes of a published extent.
@@ -60,6 +69,23 @@ impl<M: Memory> Slots<M> {
             inode.publish(index, slot.bytes.clone(), extent.len);
             slot.shown = Some((number, index));
         }
+    }
+
+    /// Takes an extent that a refresh covers from the readers to come. Whether it may go; if it may,
+    /// it is gone from here when this returns.
+    fn drop_now(&mut self, inodes: &Inodes<M::Filled>, extent: Extent) -> bool {
+        let slot = self.published.get_mut(&extent.offset);
+        let slot = slot.expect("the cache names published extents");
+        if let Some((number, index)) = slot.shown.take()
+            && let Some(inode) = inodes.get(number)
+        {
+            inode.withdraw(index);
+        }
+        let may_go = M::holders(&slot.bytes) == 1;
+        if may_go {
+            self.published.remove(&extent.offset);
+        }
+        may_go
     }
 
     /// Whether an extent may go; if it may, it is gone from here when this returns.
@@ -124,13 +150,21 @@ impl<M: Memory> Store for Shelf<'_, M> {
     fn publish(&mut self, key: &Key, held: Held) {
         debug_assert!(!matches!(key.what, What::Entry | What::Statistics));
         let bytes = self.slots.ready.remove(&held.extent.offset);
-        let bytes = bytes.expect("an extent is filled before it is published");
+        let (bytes, directory) = bytes.expect("an extent is filled before it is published");
+        if let Some(directory) = directory {
+            self.cache.put_directory(&key.path, directory);
+        }
         self.slots.published.insert(held.extent.offset, Slot { bytes, shown: None });
         self.cache.publish(key, held);
     }
 
     fn unread(&mut self, extent: Extent) {
         self.cache.unread(extent);
+    }
+
+    fn drop_within(&mut self, scope: &Scope) -> Dropped {
+        let Shelf { cache, slots, inodes } = self;
+        cache.drop_within(scope, |_, extent| slots.drop_now(inodes, extent))
     }
 
     fn pin(&mut self, extent: Extent) {

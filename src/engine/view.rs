@@ -52,6 +52,22 @@ pub enum Now<T> {
     Ask,
 }
 
+/// Something of before a refresh that the kernel may still hold. In the order in which they are
+/// given: names first, so that nobody is looking up an old one when inodes follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// That there is, or is not, this name in a directory. The name may be one that cannot be: then
+    /// it is waited for those who are looking up others.
+    Name {
+        /// The directory.
+        parent: InodeNumber,
+        /// The name.
+        name: Box<[u8]>,
+    },
+    /// A directory's attributes and listing.
+    Directory(InodeNumber),
+}
+
 /// A run of a file's bytes that stays as it is while this is held.
 #[derive(Clone, Debug)]
 pub enum Piece<B> {

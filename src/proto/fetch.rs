@@ -19,6 +19,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use crate::errno::Errno;
 use crate::ids::{JobId, LeaseId, LinkId, PullId, RequestId, Ticket};
 use crate::key::Key;
+use crate::scope::Scope;
 use crate::store::Extent;
 use crate::tick::Tick;
 
@@ -79,6 +80,8 @@ pub(crate) struct Fetch {
     pub(crate) attempts: u32,
     /// Begun ahead of readers.
     pub(crate) ahead: bool,
+    /// What is under way was asked for before a refresh that covers it.
+    pub(crate) outdated: bool,
     waiters: Vec<(Waiter, Tick)>,
     /// Its place among the timers; `NEVER` if it has none.
     timer: Tick,
@@ -148,6 +151,7 @@ impl Fetches {
                     state: State::Queued,
                     attempts: 0,
                     ahead: waiter.is_none(),
+                    outdated: false,
                     waiters: Vec::new(),
                     timer: Tick::NEVER,
                 };
@@ -199,6 +203,9 @@ impl Fetches {
     pub(crate) fn set(&mut self, id: FetchId, state: State) {
         let fetch = self.fetches.get_mut(&id).expect("the caller has looked it up");
         fetch.state = state;
+        if matches!(state, State::Queued | State::Paused { .. }) {
+            fetch.outdated = false;
+        }
         match state {
             State::Queued if fetch.waiters.is_empty() => self.ahead.push_back(id),
             State::Queued => self.demanded.push_back(id),
@@ -207,6 +214,20 @@ impl Fetches {
             }
         }
         self.set_timer(id);
+    }
+
+    /// Whatever comes of what is under way now, and is covered by a refresh, is not to be used.
+    pub(crate) fn outdate(&mut self, scope: &Scope) {
+        for fetch in self.fetches.values_mut() {
+            fetch.outdated |= match fetch.state {
+                // Nobody has been asked, or will be asked again.
+                State::Queued | State::Paused { .. } | State::Starved(Need::Read) => false,
+                State::Asked
+                | State::Starved(Need::Pull(_) | Need::Fill(..))
+                | State::Pulling { .. }
+                | State::Reading { .. } => scope.covers(&fetch.key),
+            };
+        }
     }
 
     /// Ends a fetch: who waited for it.

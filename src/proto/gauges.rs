@@ -25,6 +25,10 @@ pub struct NodeCounters {
     pub fetched_ahead: u64,
     /// Those of them that somebody came to wait for before they were there.
     pub ahead_awaited: u64,
+    /// Refreshes taken in.
+    pub refreshes: u64,
+    /// Answers and bytes of before a refresh that came after it, and were asked for again.
+    pub outdated: u64,
     /// Links closed because of a violation.
     pub violations: u64,
 }

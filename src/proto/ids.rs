@@ -33,6 +33,11 @@ identifier! {
     LeaseId(u32)
 }
 identifier! {
+    /// How many refreshes a rank has taken in: the root counts them, everybody else follows.
+    #[derive(Default)]
+    Epoch(u64)
+}
+identifier! {
     /// A local reader's question, until it is answered.
     Ticket(u64)
 }

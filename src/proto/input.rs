@@ -3,10 +3,11 @@
 use crate::attributes::{Entry, Statistics};
 use crate::errno::Errno;
 use crate::fetch::PullFailure;
-use crate::ids::{JobId, LinkId, PullId, Rank, Ticket};
+use crate::ids::{Epoch, JobId, LinkId, PullId, Rank, Ticket};
 use crate::key::Key;
 #[cfg(doc)]
 use crate::output::{Output, SourceRequest};
+use crate::scope::Scope;
 use crate::tick::Tick;
 use crate::wire::Message;
 
@@ -70,6 +71,13 @@ pub enum Input {
     },
     /// No ancestor can be reached.
     Orphaned,
+    /// The source is to be looked at anew. Takes effect at once; [`Output::Refreshed`] says so.
+    Refresh {
+        /// The refresh's number.
+        epoch: Epoch,
+        /// What.
+        scope: Scope,
+    },
     /// Nothing but time.
     Time,
 }

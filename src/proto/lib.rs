@@ -26,6 +26,7 @@ pub mod limits;
 mod link;
 pub mod node;
 mod output;
+pub mod scope;
 mod serve;
 pub mod store;
 pub mod tick;
@@ -39,12 +40,13 @@ pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};
 pub use errno::Errno;
 pub use extended_attributes::ExtendedAttributes;
 pub use fetch::PullFailure;
-pub use ids::{JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
+pub use ids::{Epoch, JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
 pub use key::{BlockIndex, Generation, Key, ViewPath, What};
 pub use node::{
     CopyFrom, Gauges, Input, Node, NodeCounters, Outcome, Output, SourceAnswer, SourceRequest,
     SourceUse,
 };
+pub use scope::{Dropped, Scope};
 pub use serve::Violation;
 pub use store::{Extent, Held, Known, Store};
 pub use tick::Tick;

@@ -9,6 +9,7 @@
 
 mod links;
 mod messages;
+mod refresh;
 mod resources;
 mod transfers;
 
@@ -17,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Fetches, State, Waiter};
 pub use crate::gauges::{Gauges, NodeCounters};
-use crate::ids::{JobId, PullId, Rank};
+use crate::ids::{Epoch, JobId, PullId, Rank};
 pub use crate::input::{Input, SourceAnswer, SourceUse};
 use crate::key::{BlockIndex, Key, ViewPath, What};
 use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND, WHOLE_FILE_BYTES};
@@ -49,6 +50,7 @@ pub struct Node {
     next_pull: u32,
     next_job: u32,
     retry_starved: Option<Tick>,
+    epoch: Epoch,
     now: Tick,
     outputs: VecDeque<Output>,
     counters: NodeCounters,
@@ -72,6 +74,7 @@ impl Node {
             next_pull: 0,
             next_job: 0,
             retry_starved: None,
+            epoch: Epoch(0),
             now,
             outputs: VecDeque::new(),
             counters: NodeCounters::default(),
@@ -109,6 +112,7 @@ impl Node {
                 (Upstream::Lost { .. }, SourceUse::Root | SourceUse::Never)
                 | (Upstream::Parent(_) | Upstream::Source, _) => {}
             },
+            Input::Refresh { epoch, scope } => self.refresh(epoch, scope, store),
             Input::Time => {}
         }
     }

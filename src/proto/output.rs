@@ -2,12 +2,13 @@
 
 use crate::attributes::{Entry, Statistics};
 use crate::errno::Errno;
-use crate::ids::{JobId, LinkId, PullId, Ticket};
+use crate::ids::{Epoch, JobId, LinkId, PullId, Ticket};
 #[cfg(doc)]
 use crate::input::Input;
 use crate::key::Key;
 #[cfg(doc)]
 use crate::key::What;
+use crate::scope::{Dropped, Scope};
 use crate::serve::Violation;
 use crate::store::{Extent, Held};
 use crate::tick::Tick;
@@ -114,6 +115,16 @@ pub enum Output {
         link: LinkId,
         /// Why.
         violation: Violation,
+    },
+    /// Everything in the scope has been forgotten here: readers are not to be shown it any more,
+    /// and children may be told.
+    Refreshed {
+        /// The refresh's number.
+        epoch: Epoch,
+        /// What.
+        scope: Scope,
+        /// What was held of it.
+        dropped: Dropped,
     },
     /// What the source encoded is not wanted any more.
     DropEncoded(JobId),

@@ -3,6 +3,7 @@
 
 use crate::attributes::Entry;
 use crate::key::{Key, ViewPath};
+use crate::scope::{Dropped, Scope};
 use crate::tick::Tick;
 
 /// A run of bytes in this node's arena.
@@ -63,6 +64,10 @@ pub trait Store {
 
     /// A published extent was fetched ahead, and nobody has asked for it yet.
     fn unread(&mut self, extent: Extent);
+
+    /// Forgets everything that a refresh covers. Extents that are pinned or read go when they can;
+    /// nobody finds them any more.
+    fn drop_within(&mut self, scope: &Scope) -> Dropped;
 
     /// Keeps a published extent from eviction; counted.
     fn pin(&mut self, extent: Extent);

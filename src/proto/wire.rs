@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! token u64 | kind u8 | fields …            little-endian
-//! Ask      request u32, bound_ms u32, leases (count u8, u32 each), key
+//! Ask      request u32, epoch u64, bound_ms u32, leases (count u8, u32 each), key
 //! Done     leases
 //! Answer   request u32, kind u8, fields … ; after `Inline` the payload, to the end
 //! ```
@@ -12,12 +12,12 @@
 use crate::attributes::{Entry, Statistics};
 use crate::encoding::{Fields, Malformed, put_bytes, put_i64, put_u8, put_u32, put_u64};
 use crate::errno::Errno;
-use crate::ids::{LeaseId, RequestId};
+use crate::ids::{Epoch, LeaseId, RequestId};
 use crate::key::{BlockIndex, Generation, Key, ViewPath, What};
 use crate::limits::{CREDITS, INLINE_BYTES_MAX, PATH_BYTES_MAX};
 
 /// Changes whenever a rank of the old version could misread one of the new.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What one rank tells another over the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Message {
     Ask {
         /// The child's name for the question.
         request: RequestId,
+        /// The refreshes that the child has taken in: what was read before these is no answer.
+        epoch: Epoch,
         /// What it wants.
         key: Key,
         /// The answer is of no use after this many milliseconds.
@@ -86,9 +88,10 @@ impl Message {
     pub fn encode(&self, token: u64, out: &mut Vec<u8>) {
         put_u64(out, token);
         match self {
-            Message::Ask { request, key, bound_ms, done } => {
+            Message::Ask { request, epoch, key, bound_ms, done } => {
                 put_u8(out, 1);
                 put_u32(out, request.0);
+                put_u64(out, epoch.0);
                 put_u32(out, *bound_ms);
                 encode_leases(done, out);
                 encode_key(key, out);
@@ -116,6 +119,7 @@ impl Message {
         let message = match fields.u8()? {
             1 => Message::Ask {
                 request: RequestId(fields.u32()?),
+                epoch: Epoch(fields.u64()?),
                 bound_ms: fields.u32()?,
                 done: decode_leases(&mut fields)?,
                 key: decode_key(&mut fields)?,
@@ -303,6 +307,7 @@ mod tests {
         let block = What::Block { index: BlockIndex(2), generation };
         let ask = |path: &ViewPath, what| Message::Ask {
             request: RequestId(7),
+            epoch: Epoch(1 << 40),
             key: Key { path: path.clone(), what },
             bound_ms: 30_000,
             done: (0..CREDITS).map(LeaseId).collect(),

@@ -10,25 +10,52 @@ use copper_proto::{
 
 use crate::random::Random;
 
+/// Counts the changes of the source.
+pub(crate) type Version = u64;
+
+/// What something has been, from which version on; the last is what it is.
+type History<T> = Vec<(Version, T)>;
+
+#[derive(Debug)]
+struct Folder {
+    names: Vec<String>,
+    with_attributes: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Source {
-    entries: HashMap<ViewPath, Entry>,
-    listings: HashMap<ViewPath, Arc<Vec<u8>>>,
+    version: Version,
+    entries: HashMap<ViewPath, History<Option<Entry>>>,
+    folders: HashMap<ViewPath, Folder>,
+    listings: HashMap<ViewPath, History<Arc<Vec<u8>>>>,
     /// Everything that can be wanted, and names that do not exist.
     pub(crate) keys: Vec<Key>,
 }
 
 impl Source {
     pub(crate) fn random(random: &mut Random) -> Source {
-        let mut source =
-            Source { entries: HashMap::new(), listings: HashMap::new(), keys: Vec::new() };
+        let mut source = Source {
+            version: 0,
+            entries: HashMap::new(),
+            folders: HashMap::new(),
+            listings: HashMap::new(),
+            keys: Vec::new(),
+        };
         source.fill(&ViewPath::root(), 2, random);
         source
     }
 
+    /// A file that nothing lists or changes, of the default generation but for its size.
+    pub(crate) fn put(&mut self, path: ViewPath, size: u64, random: &mut Random) {
+        let time = Timestamp::default();
+        let some = attributes(FileKind::Regular, random);
+        let attributes = Attributes { size, modified: time, changed: time, inode: 0, ..some };
+        self.entries.insert(path, vec![(0, Some(Entry { attributes, target: None }))]);
+    }
+
     fn fill(&mut self, path: &ViewPath, depth: u32, random: &mut Random) {
-        let mut builder = DirectoryBuilder::default();
         let with_attributes = !random.once_in(4);
+        let mut names = Vec::new();
         for index in 0..1 + random.below(8) {
             let name = format!("n{index}");
             let child = path.join(name.as_bytes()).expect("short");
@@ -41,20 +68,22 @@ impl Source {
                 attributes: attributes(kind, random),
                 target: (kind == FileKind::Link).then(|| Arc::from(&b"../n0"[..])),
             };
-            builder.push(name.as_bytes(), kind, index, with_attributes.then_some(&entry));
             self.want(&child, What::Entry);
             match kind {
                 FileKind::Directory => self.fill(&child, depth - 1, random),
                 FileKind::Regular => self.want_blocks(&child, &entry.attributes),
                 _ => {}
             }
-            self.entries.insert(child, entry);
+            self.entries.insert(child, vec![(0, Some(entry))]);
+            names.push(name);
         }
         for name in ["absent", "n99"] {
             self.want(&path.join(name.as_bytes()).expect("short"), What::Entry);
+            names.push(name.to_owned());
         }
         self.want(path, What::Directory);
-        self.listings.insert(path.clone(), Arc::new(builder.finish()));
+        self.folders.insert(path.clone(), Folder { names, with_attributes });
+        self.list(path);
     }
 
     fn want(&mut self, path: &ViewPath, what: What) {
@@ -68,13 +97,87 @@ impl Source {
         }
     }
 
-    pub(crate) fn entry(&self, path: &ViewPath) -> Option<&Entry> {
-        self.entries.get(path)
+    /// Encodes a folder as it is now.
+    fn list(&mut self, path: &ViewPath) {
+        let folder = &self.folders[path];
+        let mut builder = DirectoryBuilder::default();
+        for (index, name) in folder.names.iter().enumerate() {
+            let child = path.join(name.as_bytes()).expect("short");
+            let Some(entry) = self.entry(&child) else { continue };
+            let shown = folder.with_attributes.then_some(entry);
+            builder.push(name.as_bytes(), entry.attributes.kind, index as u64, shown);
+        }
+        let listing = Arc::new(builder.finish());
+        self.listings.entry(path.clone()).or_default().push((self.version, listing));
     }
 
-    pub(crate) fn listing(&self, path: &ViewPath) -> Option<&Arc<Vec<u8>>> {
-        self.listings.get(path)
+    /// A file is written, removed or made.
+    pub(crate) fn change(&mut self, random: &mut Random) {
+        let path = random.pick(&self.keys).path.clone();
+        let Some((folder, _)) = path.split() else { return };
+        let is_file = |entry: &Entry| entry.attributes.kind == FileKind::Regular;
+        if !self.entry(&path).is_none_or(is_file) {
+            return;
+        }
+        self.version += 1;
+        let made = Entry { attributes: attributes(FileKind::Regular, random), target: None };
+        let entry = (self.entry(&path).is_none() || !random.once_in(4)).then_some(made);
+        if let Some(entry) = &entry {
+            self.want_blocks(&path, &entry.attributes);
+        }
+        self.entries.entry(path).or_default().push((self.version, entry));
+        self.list(&folder);
     }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn entry(&self, path: &ViewPath) -> Option<&Entry> {
+        self.entries.get(path)?.last()?.1.as_ref()
+    }
+
+    pub(crate) fn listing(&self, path: &ViewPath) -> Arc<Vec<u8>> {
+        let (_, listing) = self.listings[path].last().expect("listed when it was made");
+        Arc::clone(listing)
+    }
+
+    /// The key with the file's generation of now, if it has that block now.
+    pub(crate) fn current(&self, key: Key) -> Key {
+        let What::Block { index, .. } = key.what else { return key };
+        let generation = self.entry(&key.path).map(|entry| entry.attributes.generation());
+        match generation.filter(|generation| index.len(generation.size) > 0) {
+            Some(generation) => Key { path: key.path, what: What::Block { index, generation } },
+            None => Key { path: key.path, what: What::Entry },
+        }
+    }
+
+    /// Whether a path was this at a version from `floor` on.
+    pub(crate) fn was(&self, path: &ViewPath, entry: Option<&Entry>, floor: Version) -> bool {
+        let Some(history) = self.entries.get(path) else { return entry.is_none() };
+        let never = (entry.is_none() && history[0].0 > floor).then_some(());
+        never.is_some() || since(history, floor).any(|was| was.as_ref() == entry)
+    }
+
+    /// Whether the file was of the key's generation then.
+    pub(crate) fn had(&self, key: &Key, floor: Version) -> bool {
+        let What::Block { generation, .. } = key.what else { return false };
+        let history = self.entries.get(&key.path).map_or(&[][..], Vec::as_slice);
+        let mut states = since(history, floor).flatten();
+        states.any(|entry| entry.attributes.generation() == generation)
+    }
+
+    /// Whether a folder was listed so then.
+    pub(crate) fn listed(&self, path: &ViewPath, bytes: &[u8], floor: Version) -> bool {
+        let history = self.listings.get(path).map_or(&[][..], Vec::as_slice);
+        since(history, floor).any(|listing| **listing == bytes)
+    }
+}
+
+/// The states of a history that were the source's at a version from `floor` on.
+fn since<T>(history: &[(Version, T)], floor: Version) -> impl Iterator<Item = &T> {
+    let ends = history.iter().skip(1).map(|&(version, _)| version).chain([Version::MAX]);
+    history.iter().zip(ends).filter(move |&(_, end)| end > floor).map(|((_, state), _)| state)
 }
 
 /// Stands for the bytes of an object: equal exactly where they are.

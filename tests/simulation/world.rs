@@ -14,13 +14,13 @@ use copper_proto::limits::{
 use copper_proto::node::SourceUse;
 use copper_proto::store::{Known, Store};
 use copper_proto::{
-    BlockIndex, CopyFrom, Directory, Errno, Extent, Gauges, Generation, Held, Input, JobId, Key,
-    LinkId, Message, Node, Outcome, Output, PullFailure, PullId, Rank, ReadAhead, SourceAnswer,
-    SourceRequest, Tick, Ticket, Tree, ViewPath, What,
+    BlockIndex, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, Gauges, Generation, Held,
+    Input, JobId, Key, LinkId, Message, Node, Outcome, Output, PullFailure, PullId, Rank,
+    ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket, Tree, ViewPath, What,
 };
 
 use crate::random::Random;
-use crate::source::{Source, checksum};
+use crate::source::{Source, Version, checksum};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
@@ -43,8 +43,14 @@ pub(crate) struct Plan {
     pub(crate) arena_bytes: u64,
     pub(crate) fallback: bool,
     pub(crate) faults: Faults,
+    /// Times that the source changes, and that the job is told to look at it anew.
+    pub(crate) changes: u64,
+    pub(crate) refreshes: u64,
+    /// Ranks are told of refreshes in any order, not from the root down.
+    pub(crate) disorder: bool,
     pub(crate) ignore_pins: bool,
     pub(crate) ignore_checksums: bool,
+    pub(crate) ignore_epochs: bool,
 }
 
 impl Plan {
@@ -63,8 +69,12 @@ impl Plan {
                 source_fails: *random.pick(&[0, 0, 20]),
                 pulls_stall: *random.pick(&[0, 0, 10]),
             },
+            changes: 0,
+            refreshes: 0,
+            disorder: false,
             ignore_pins: false,
             ignore_checksums: false,
+            ignore_epochs: false,
         }
     }
 }
@@ -82,6 +92,9 @@ pub(crate) struct Report {
     /// Different blocks of the large file that its readers touched, and that the source was asked for.
     pub(crate) touched: u64,
     pub(crate) fetched: u64,
+    /// Objects that refreshes have dropped, and answers that came too late for one.
+    pub(crate) dropped: u64,
+    pub(crate) outdated: u64,
     /// The most often that one object was read well from the source.
     pub(crate) source_reads_max: u64,
     /// When the last reader was answered.
@@ -123,6 +136,15 @@ enum Event {
         key: Key,
         request: SourceRequest,
     },
+    Changes,
+    /// Somebody wants the source to be looked at anew.
+    WantsRefresh,
+    /// A rank is told to.
+    Refresh {
+        rank: usize,
+        epoch: Epoch,
+        scope: Scope,
+    },
     Dies(usize),
     Down {
         rank: usize,
@@ -144,13 +166,6 @@ enum Bytes {
 }
 
 impl Bytes {
-    fn of(key: &Key, source: &Source) -> Bytes {
-        match key.what {
-            What::Directory => Bytes::Listing(source.listing(&key.path).expect("exists").clone()),
-            _ => Bytes::Block(checksum(key)),
-        }
-    }
-
     fn checksum(&self) -> u64 {
         match self {
             Bytes::Garbage => u64::MAX,
@@ -166,6 +181,7 @@ impl Bytes {
 struct Shelf<'a> {
     cache: &'a mut Cache,
     random: &'a mut Random,
+    decoded: &'a mut HashMap<u64, Arc<Directory>>,
     ignore_pins: bool,
 }
 
@@ -194,9 +210,17 @@ impl Store for Shelf<'_> {
         })
     }
     fn release(&mut self, extent: Extent) {
+        self.decoded.remove(&extent.offset);
         self.cache.release(extent);
     }
+    fn drop_within(&mut self, scope: &Scope) -> Dropped {
+        let random = &mut *self.random;
+        self.cache.drop_within(scope, |_, _| !random.once_in(4))
+    }
     fn publish(&mut self, key: &Key, held: Held) {
+        if let Some(directory) = self.decoded.remove(&held.extent.offset) {
+            self.cache.put_directory(&key.path, directory);
+        }
         self.cache.publish(key, held);
     }
     fn unread(&mut self, extent: Extent) {
@@ -221,6 +245,10 @@ struct Member {
     cache: Cache,
     memory: HashMap<u64, Bytes>,
     listings: HashMap<JobId, Arc<Vec<u8>>>,
+    /// Of directories that have come and are not published yet, by offset.
+    decoded: HashMap<u64, Arc<Directory>>,
+    /// The last refresh that it has taken in.
+    epoch: Epoch,
     /// Link, other rank; the other's name for the link.
     links: BTreeMap<LinkId, (usize, LinkId)>,
     parent: Option<LinkId>,
@@ -230,6 +258,8 @@ struct Member {
 struct Reader {
     rank: usize,
     key: Key,
+    /// What it is shown was the source's at this version or later.
+    floor: Version,
     deadline: Tick,
     answered: bool,
 }
@@ -251,6 +281,9 @@ pub(crate) struct World {
     source_reads: HashMap<Key, u64>,
     /// Blocks of the large file that were read.
     touched: HashSet<u32>,
+    /// Every refresh: what is older than this version, when the root took it in, and of this scope
+    /// is shown by nobody who has taken it in, or a later one.
+    refreshed: BTreeMap<Epoch, (Scope, Version)>,
     report: Report,
 }
 
@@ -288,13 +321,19 @@ impl World {
             cache: Cache::new(plan.arena_bytes),
             memory: HashMap::new(),
             listings: HashMap::new(),
+            decoded: HashMap::new(),
+            epoch: Epoch(0),
             links: BTreeMap::new(),
             parent: None,
             wakes: Tick::NEVER,
         });
+        let mut source = Source::random(&mut random);
+        let large = large(BlockIndex(0));
+        let What::Block { generation, .. } = large.what else { unreachable!("it is a block") };
+        source.put(large.path, generation.size, &mut random);
         let mut world = World {
             members: members.collect(),
-            source: Source::random(&mut random),
+            source,
             random,
             tree,
             plan,
@@ -307,6 +346,7 @@ impl World {
             wires: HashMap::new(),
             source_reads: HashMap::new(),
             touched: HashSet::new(),
+            refreshed: BTreeMap::new(),
             report: Report::default(),
         };
         world.set_up();
@@ -336,6 +376,15 @@ impl World {
             let block = self.random.below(u64::from(LARGE_BLOCKS)) as u32;
             let start = Duration::from_micros(self.random.below(20_000));
             self.at(start, Event::Reads { rank, block, step, left: 40 });
+        }
+        for (count, event) in [
+            (self.plan.changes, (|| Event::Changes) as fn() -> Event),
+            (self.plan.refreshes, || Event::WantsRefresh),
+        ] {
+            for _ in 0..count {
+                let at = Duration::from_micros(self.random.below(80_000));
+                self.at(at, event());
+            }
         }
         for _ in 0..self.plan.faults.deaths {
             let rank = self.random.below(self.plan.nodes.into()) as usize;
@@ -376,6 +425,8 @@ impl World {
         match event {
             Event::Want { rank, key } => {
                 if self.members[rank].alive {
+                    // Most readers have just asked for the attributes.
+                    let key = if self.random.once_in(4) { key } else { self.source.current(key) };
                     self.want(rank, key);
                     if self.random.below(4) == 0 {
                         let key = self.random.pick(&self.source.keys).clone();
@@ -400,6 +451,14 @@ impl World {
                     self.source_ends(rank, job, &key, &request);
                 }
             }
+            Event::Changes => self.source.change(&mut self.random),
+            Event::WantsRefresh => self.wants_refresh(),
+            Event::Refresh { rank, epoch, scope } => {
+                if self.members[rank].alive {
+                    self.handle(rank, Input::Refresh { epoch, scope: scope.clone() }, None);
+                    self.tell_children(rank, epoch, &scope);
+                }
+            }
             Event::Dies(rank) => self.dies(rank),
             Event::Down { rank, link } => self.down(rank, link),
             Event::Dials { rank, candidates } => self.dials(rank, candidates),
@@ -415,7 +474,10 @@ impl World {
     fn want(&mut self, rank: usize, key: Key) {
         let ticket = Ticket(self.readers.len() as u64);
         let deadline = self.now + REQUEST_BOUND;
-        let reader = Reader { rank, key: key.clone(), deadline, answered: false };
+        let taken = self.refreshed.range(..=self.members[rank].epoch);
+        let covering = taken.filter(|(_, (scope, _))| scope.covers(&key));
+        let floor = covering.map(|(_, (_, floor))| *floor).max().unwrap_or_default();
+        let reader = Reader { rank, key: key.clone(), floor, deadline, answered: false };
         self.readers.insert(ticket, reader);
         self.handle(rank, Input::Want { ticket, key, deadline }, None);
     }
@@ -464,7 +526,12 @@ impl World {
         let member = &mut self.members[rank];
         let before = member.cache.counters().evicted_blocks;
         let ignore_pins = self.plan.ignore_pins;
-        let mut shelf = Shelf { cache: &mut member.cache, random: &mut self.random, ignore_pins };
+        let mut shelf = Shelf {
+            cache: &mut member.cache,
+            random: &mut self.random,
+            decoded: &mut member.decoded,
+            ignore_pins,
+        };
         let result = act(&mut member.node, &mut shelf);
         self.report.evictions += member.cache.counters().evicted_blocks - before;
         result
@@ -514,6 +581,11 @@ impl World {
             Output::Disconnect { link, violation } => {
                 panic!("rank {rank} accuses link {link}: {violation}")
             }
+            Output::Refreshed { epoch, scope: _, dropped } => {
+                let taken = &mut self.members[rank].epoch;
+                *taken = epoch.max(*taken);
+                self.report.dropped += dropped.entries + dropped.directories + dropped.blocks;
+            }
             Output::DropEncoded(job) => {
                 self.members[rank].listings.remove(&job);
             }
@@ -521,7 +593,12 @@ impl World {
         None
     }
 
-    fn send(&mut self, to: usize, link: LinkId, message: Message, payload: Option<Bytes>) {
+    fn send(&mut self, to: usize, link: LinkId, mut message: Message, payload: Option<Bytes>) {
+        if let Message::Ask { epoch, .. } = &mut message
+            && self.plan.ignore_epochs
+        {
+            *epoch = Epoch(0);
+        }
         let arrives = self.now + self.random.delay(LATENCY);
         let wire = self.wires.entry((to, link)).or_default();
         wire.0 += 1;
@@ -548,7 +625,7 @@ impl World {
         if key.what == What::Directory {
             let Bytes::Listing(bytes) = bytes else { return Err(PullFailure::Malformed) };
             let directory = Directory::decode(&bytes).map_err(|_| PullFailure::Malformed)?;
-            self.members[rank].cache.put_directory(&key.path, Arc::new(directory));
+            self.members[rank].decoded.insert(into.offset, Arc::new(directory));
         }
         Ok(expected.unwrap_or(checksum))
     }
@@ -583,27 +660,78 @@ impl World {
             Err(Errno::EIO)
         } else {
             *self.source_reads.entry(key.clone()).or_default() += 1;
-            Ok(match request {
-                SourceRequest::Entry => match self.source.entry(&key.path) {
-                    Some(entry) => SourceAnswer::Present(entry.clone()),
-                    None => SourceAnswer::Absent,
-                },
-                SourceRequest::Encoded => {
-                    let listing = self.source.listing(&key.path).expect("exists").clone();
-                    let len = listing.len() as u32;
-                    self.members[rank].listings.insert(job, listing);
-                    SourceAnswer::Encoded(len)
-                }
-                SourceRequest::Block(into) => {
-                    let bytes = Bytes::of(key, &self.source);
-                    let checksum = bytes.checksum();
-                    self.members[rank].memory.insert(into.offset, bytes);
-                    SourceAnswer::Block(checksum)
-                }
-                SourceRequest::Statistics => unreachable!("not wanted here"),
-            })
+            self.source_answers(rank, job, key, request)
         };
         self.handle(rank, Input::Source { job, result }, None);
+    }
+
+    fn source_answers(
+        &mut self,
+        rank: usize,
+        job: JobId,
+        key: &Key,
+        request: &SourceRequest,
+    ) -> Result<SourceAnswer, Errno> {
+        Ok(match request {
+            SourceRequest::Entry => match self.source.entry(&key.path) {
+                Some(entry) => SourceAnswer::Present(entry.clone()),
+                None => SourceAnswer::Absent,
+            },
+            SourceRequest::Encoded => {
+                let listing = self.source.listing(&key.path);
+                let len = listing.len() as u32;
+                self.members[rank].listings.insert(job, listing);
+                SourceAnswer::Encoded(len)
+            }
+            SourceRequest::Block(into) => {
+                if self.source.current(key.clone()) != *key {
+                    return Err(Errno::ESTALE);
+                }
+                let bytes = Bytes::Block(checksum(key));
+                let checksum = bytes.checksum();
+                self.members[rank].memory.insert(into.offset, bytes);
+                SourceAnswer::Block(checksum)
+            }
+            SourceRequest::Statistics => unreachable!("not wanted here"),
+        })
+    }
+
+    // --- refreshes
+
+    /// The root, if it lives, takes a refresh in and tells the others.
+    fn wants_refresh(&mut self) {
+        let root = self.tree.root().0 as usize;
+        if !self.members[root].alive {
+            return;
+        }
+        let epoch = Epoch(self.refreshed.len() as u64 + 1);
+        let path = self.random.pick(&self.source.keys).path.clone();
+        let whole = self.random.once_in(3);
+        let scope = Scope::new(if whole { ViewPath::root() } else { path });
+        self.refreshed.insert(epoch, (scope.clone(), self.source.version()));
+        self.handle(root, Input::Refresh { epoch, scope: scope.clone() }, None);
+        if self.plan.disorder {
+            for rank in (0..self.members.len()).filter(|&rank| rank != root) {
+                let delay = Duration::from_micros(self.random.below(10_000));
+                self.at(delay, Event::Refresh { rank, epoch, scope: scope.clone() });
+            }
+        } else {
+            self.tell_children(root, epoch, &scope);
+        }
+    }
+
+    fn tell_children(&mut self, rank: usize, epoch: Epoch, scope: &Scope) {
+        let parent = self.members[rank].parent;
+        let links = self.members[rank].links.iter();
+        let children = links.filter(|&(&link, _)| parent != Some(link));
+        let children: Vec<usize> = children.map(|(_, &(child, _))| child).collect();
+        if self.plan.disorder {
+            return;
+        }
+        for rank in children {
+            let delay = self.random.delay(LATENCY);
+            self.at(delay, Event::Refresh { rank, epoch, scope: scope.clone() });
+        }
     }
 
     // --- faults
@@ -647,6 +775,13 @@ impl World {
         self.members[parent].links.insert(down, (rank, up));
         self.handle(parent, Input::ChildUp { link: down, rank: Rank(rank as u32) }, None);
         self.handle(rank, Input::ParentUp { link: up, rank: Rank(parent as u32) }, None);
+        // What the child has missed, it is told by its new parent.
+        let epoch = self.members[parent].node.epoch();
+        if self.members[rank].node.epoch() < epoch {
+            let scope = Scope::new(ViewPath::root());
+            let delay = self.random.delay(LATENCY);
+            self.at(delay, Event::Refresh { rank, epoch, scope });
+        }
     }
 
     // --- checks
@@ -657,23 +792,40 @@ impl World {
         assert_eq!(reader.rank, rank);
         assert!(!std::mem::replace(&mut reader.answered, true), "{ticket} is answered twice");
         assert!(now <= reader.deadline, "{ticket} is answered after its deadline");
-        let key = &reader.key;
+        let (key, floor) = (&reader.key, reader.floor);
         self.report.answers += 1;
         self.report.end = now;
         match result {
             Ok(Outcome::Present(entry)) => {
-                assert_eq!(Some(&entry), self.source.entry(&key.path), "{key:?}");
+                assert!(self.source.was(&key.path, Some(&entry), floor), "{key:?} is too old");
             }
             Ok(Outcome::Absent(until)) => {
-                assert!(self.source.entry(&key.path).is_none(), "{key:?} exists");
+                assert!(self.source.was(&key.path, None, floor), "{key:?} exists");
                 assert!(until > now, "the answer may be repeated for a while");
             }
             Ok(Outcome::Object(held)) => {
                 let bytes = &self.members[rank].memory[&held.extent.offset];
-                assert_eq!(*bytes, Bytes::of(key, &self.source), "wrong bytes of {key:?}");
+                match (key.what, bytes) {
+                    (What::Directory, Bytes::Listing(bytes)) => {
+                        let listed = self.source.listed(&key.path, bytes, floor);
+                        assert!(listed, "a listing of {key:?} is too old");
+                    }
+                    _ => {
+                        assert_eq!(*bytes, Bytes::Block(checksum(key)), "wrong bytes of {key:?}");
+                        assert!(self.source.had(key, floor), "bytes of {key:?} are too old");
+                    }
+                }
             }
             Ok(Outcome::Statistics(_)) => panic!("nobody asked for statistics"),
             Err(errno) => {
+                if errno == Errno::ESTALE {
+                    let current = self.source.current(key.clone());
+                    assert_ne!(current, *key, "{key:?} has not changed");
+                    return;
+                }
+                if errno == Errno::ENOENT && key.what == What::Directory {
+                    return;
+                }
                 let faults = &self.plan.faults;
                 let excused = faults.deaths + faults.pulls_stall + faults.source_fails > 0;
                 let excused =
@@ -708,6 +860,8 @@ impl World {
             self.report.checksum_failures += member.node.counters().checksum_failures;
             self.report.quarantined += member.node.counters().quarantined;
             self.report.misses += member.node.counters().misses;
+            self.report.outdated += member.node.counters().outdated;
+            assert!(member.decoded.is_empty(), "rank {rank} keeps decoded directories");
         }
         let of_large = |key: &&Key| key.path.as_bytes() == LARGE;
         self.report.fetched = self.source_reads.keys().filter(of_large).count() as u64;

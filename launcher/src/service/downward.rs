@@ -9,6 +9,7 @@ use copper_proto::Tick;
 use copper_proto::limits::CHILDREN_MAX;
 use tracing::{debug, info, warn};
 
+use super::refreshing::refuse_refresh;
 use super::{Child, Newcomer, Service};
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
@@ -16,6 +17,7 @@ use crate::counters::Refused;
 use crate::frame::{Arrival, Frame};
 use crate::handshake::{Acceptor, Nonce, PeerHello, Step};
 use crate::link::{LinkEnd, hear};
+use crate::refresh::Requester;
 use crate::refusal::{HandshakeError, RefusalCode};
 use crate::rendezvous::LinkUp;
 
@@ -166,7 +168,20 @@ impl Service {
                 match message {
                     ControlMessage::Heartbeat => {}
                     ControlMessage::Ready { count } => self.readiness.set_below(child.link, count),
-                    ControlMessage::Shutdown => end = Some(LinkEnd::nonsense()),
+                    ControlMessage::Joined { epoch } => self.on_joined(&mut child, epoch, now),
+                    ControlMessage::WantRefresh { request, path } => {
+                        // Refused at once, it is answered before the child is back in its place.
+                        let requester = Requester::Child(child.link, request);
+                        if let Err((_, error)) = self.want_refresh(path, requester, now) {
+                            refuse_refresh(&mut child, request, error);
+                        }
+                    }
+                    ControlMessage::Refreshed { epoch, tally } => {
+                        self.refreshes.on_answer(child.link, epoch, &tally);
+                    }
+                    ControlMessage::Shutdown
+                    | ControlMessage::Refresh { .. }
+                    | ControlMessage::RefreshEnded { .. } => end = Some(LinkEnd::nonsense()),
                 }
             }
             match end {
@@ -180,6 +195,7 @@ impl Service {
         warn!(link = %child.link, child = %child.rank, reason, "lost a child");
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.readiness.forget(child.link);
+        self.refreshes.on_child_down(child.link);
         self.events.link_down(child.link, reason);
     }
 

@@ -178,6 +178,8 @@ impl Service {
         self.uplink = Uplink::Up { rank, link, connection, pulse, told: 0 };
         self.link_counted();
         self.events.parent_up(LinkUp { link, peer });
+        let epoch = self.refreshes.epoch();
+        self.tell_parent(&ControlMessage::Joined { epoch });
         self.shared.settle(Join::Joined);
     }
 
@@ -186,7 +188,18 @@ impl Service {
         for message in messages {
             match message {
                 ControlMessage::Heartbeat => {}
-                ControlMessage::Ready { .. } => end = Some(LinkEnd::nonsense()),
+                ControlMessage::Refresh { epoch, bound_ms, path } => {
+                    self.follow_refresh(epoch, bound_ms, path, now);
+                }
+                ControlMessage::RefreshEnded { request, result } => {
+                    if let Some(requester) = self.refreshes.on_ended(request) {
+                        self.answer_refresh(requester, result);
+                    }
+                }
+                ControlMessage::Ready { .. }
+                | ControlMessage::Joined { .. }
+                | ControlMessage::WantRefresh { .. }
+                | ControlMessage::Refreshed { .. } => end = Some(LinkEnd::nonsense()),
                 ControlMessage::Shutdown => {
                     info!("the parent asks to end");
                     self.shut_children_down();
@@ -205,6 +218,7 @@ impl Service {
         warn!(%link, parent = %rank, reason = end.reason, "lost the parent");
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.ascent.on_lost(rank, end.loss, now);
+        self.refreshes_unheard(true, now);
         self.events.link_down(link, &end.reason);
     }
 }

@@ -112,17 +112,18 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 match looked {
                     Ok(Looked::Absent { keep }) if keep < KEEP && may_list(&parent) => {
                         let key = Key { path: parent.path.clone(), what: What::Directory };
-                        self.want(Step::Proof { question, parent, name, keep }, key);
+                        self.want(Step::Proof { question, parent, name }, key);
                     }
                     looked => self.answers.answer(question, looked.map(Answer::Looked)),
                 }
             }
-            Step::Proof { question, parent, name, keep } => {
+            Step::Proof { question, parent, name } => {
                 if outcome.as_ref().is_err_and(|errno| !is_passing(*errno)) {
                     parent.unlistable.store(true, Ordering::Relaxed);
                 }
                 let listed = outcome.map(|outcome| self.list(&parent, outcome));
-                let absent = Looked::Absent { keep };
+                // The source may have been looked at anew since it said so: not to be kept.
+                let absent = Looked::Absent { keep: Duration::ZERO };
                 let looked = match (listed, look_up(&self.inodes, parent.number, &name)) {
                     (Ok(_), Now::Answered(looked)) => looked,
                     // Not proven, or there by now: what the source said is the answer.
@@ -131,26 +132,23 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 self.answers.answer(question, looked.map(Answer::Looked));
             }
             Step::Attributes { question, inode } => {
-                let attributes = present(outcome).map(|entry| {
-                    self.inodes.learn(&inode, &entry);
-                    Answer::Attributes(inode.attributes().expect("just learnt"))
-                });
+                let entry = self.still(&inode, outcome);
+                let attributes =
+                    entry.map(|_| Answer::Attributes(inode.attributes().expect("just learnt")));
                 self.answers.answer(question, attributes);
             }
             Step::Target { question, inode } => {
-                let target = present(outcome).and_then(|entry| {
-                    self.inodes.learn(&inode, &entry);
-                    inode.target().map(Answer::Target).ok_or(Errno::EINVAL)
-                });
+                let target = self
+                    .still(&inode, outcome)
+                    .and_then(|_| inode.target().map(Answer::Target).ok_or(Errno::EINVAL));
                 self.answers.answer(question, target);
             }
             Step::Directory { question, inode } => {
                 let directory = outcome.map(|outcome| self.list(&inode, outcome));
                 self.answers.answer(question, directory.map(Answer::Directory));
             }
-            Step::Size { question, inode, then } => match present(outcome) {
+            Step::Size { question, inode, then } => match self.still(&inode, outcome) {
                 Ok(entry) => {
-                    self.inodes.learn(&inode, &entry);
                     self.on_content(question, inode, &entry.attributes, &then);
                 }
                 Err(errno) => self.answers.answer(question, Err(errno)),
@@ -234,11 +232,31 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 // The kernel has let the directory go in the meantime, and nobody waits any more.
                 None => Looked::Absent { keep: Duration::ZERO },
             },
+            Outcome::Absent(_) if !self.inodes.keeps_absent(parent.number, name, None) => {
+                Looked::Absent { keep: Duration::ZERO }
+            }
             Outcome::Absent(Tick::NEVER) => Looked::Absent { keep: KEEP },
             Outcome::Absent(until) => Looked::Absent { keep: until.since(self.now) },
             Outcome::Object(_) | Outcome::Statistics(_) => {
                 unreachable!("an entry was asked for")
             }
+        }
+    }
+
+    /// What is at the path of an inode that the kernel holds, which has learnt it then; `ESTALE` if
+    /// that is nothing any more, or something else.
+    fn still(
+        &mut self,
+        inode: &Inode<M::Filled>,
+        outcome: Result<Outcome, Errno>,
+    ) -> Result<Entry, Errno> {
+        match outcome? {
+            Outcome::Present(entry) => self.inodes.learn(inode, &entry).map(|()| entry),
+            Outcome::Absent(_) => {
+                self.inodes.gone(inode);
+                Err(Errno::ESTALE)
+            }
+            Outcome::Object(_) | Outcome::Statistics(_) => unreachable!("an entry was asked for"),
         }
     }
 
@@ -335,15 +353,6 @@ fn path_of<B: Clone>(parent: &Inode<B>, name: &[u8]) -> Result<ViewPath, Errno> 
         return Err(Errno::ENOENT);
     }
     parent.path.join(name).ok_or(Errno::ENAMETOOLONG)
-}
-
-/// The entry of a path that the kernel holds: that it is gone means that the source has changed.
-fn present(outcome: Result<Outcome, Errno>) -> Result<Entry, Errno> {
-    match outcome? {
-        Outcome::Present(entry) => Ok(entry),
-        Outcome::Absent(_) => Err(Errno::ESTALE),
-        Outcome::Object(_) | Outcome::Statistics(_) => unreachable!("an entry was asked for"),
-    }
 }
 
 fn object(outcome: Outcome) -> Held {

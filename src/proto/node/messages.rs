@@ -21,7 +21,9 @@ impl Node {
         store: &mut impl Store,
     ) {
         let result = match message {
-            Message::Ask { request, key, bound_ms, done } => {
+            Message::Ask { request, epoch, key, bound_ms, done } => {
+                // Before anything else: what is dropped may free extents.
+                self.catch_up(epoch, store);
                 let taken = self.children.on_done(link, &done, store);
                 let taken = taken.and_then(|()| self.children.on_ask(link, request));
                 taken.map(|()| {
@@ -59,9 +61,12 @@ impl Node {
         };
         let id = parent.answered(request).ok_or(Violation::NoQuestion)?;
         let fetch = self.fetches.get_mut(id).expect("a fetch stays while it is asked");
-        let key = fetch.key.clone();
+        let (key, outdated) = (fetch.key.clone(), fetch.outdated);
         // From here on a wrong answer must leave the fetch in a state: the link goes down.
         self.fetches.set(id, State::Queued);
+        if outdated {
+            return self.on_outdated_reply(id, reply, now, store);
+        }
         match (key.what, reply) {
             (What::Entry, Reply::Present(entry)) => {
                 store.put_entry(&key.path, Known::Present(entry.clone()));

@@ -44,8 +44,10 @@ impl Node {
         self.retry_starved = None;
         while let Some(&id) = self.fetches.starved.front() {
             let fetch = self.fetches.get_mut(id);
-            let Some((need, what, wanted)) = fetch.and_then(|fetch| match fetch.state {
-                State::Starved(need) => Some((need, fetch.key.what, fetch.has_waiters())),
+            let Some((need, what, wanted, outdated)) = fetch.and_then(|fetch| match fetch.state {
+                State::Starved(need) => {
+                    Some((need, fetch.key.what, fetch.has_waiters(), fetch.outdated))
+                }
                 State::Queued
                 | State::Asked
                 | State::Pulling { .. }
@@ -55,6 +57,11 @@ impl Node {
                 self.fetches.starved.pop_front();
                 continue;
             };
+            if outdated {
+                self.give_up_need(need, now);
+                self.ask_again(id, now, store);
+                continue;
+            }
             let len = match (need, what) {
                 (Need::Pull(grant), _) => grant.len,
                 (Need::Fill(_, len), _) => len,
@@ -98,12 +105,16 @@ impl Node {
         now: Tick,
         store: &mut impl Store,
     ) {
+        self.give_up_need(need, now);
+        self.complete(id, Err(errno), now, store);
+    }
+
+    fn give_up_need(&mut self, need: Need, now: Tick) {
         match need {
             Need::Pull(grant) => self.close_lease(Some((grant.link, grant.lease)), now),
             Need::Fill(job, _) => self.outputs.push_back(Output::DropEncoded(job)),
             Need::Read => {}
         }
-        self.complete(id, Err(errno), now, store);
     }
 
     pub(super) fn key_of(&mut self, id: FetchId) -> Key {
@@ -198,7 +209,8 @@ impl Node {
                     let (link, done) = (parent.link, parent.take_done());
                     self.fetches.set(id, State::Asked);
                     let bound_ms = bound_ms(deadline.since(now));
-                    let message = Message::Ask { request, key, bound_ms, done };
+                    let epoch = self.epoch;
+                    let message = Message::Ask { request, epoch, key, bound_ms, done };
                     self.outputs.push_back(Output::Send { link, message, payload: None });
                 }
                 Upstream::Parent(_) => return,

@@ -51,8 +51,13 @@ impl Node {
         let State::Pulling { extent, lease, .. } = fetch.state else {
             unreachable!("{:?} is not being pulled", fetch.state)
         };
-        let key = fetch.key.clone();
+        let (key, outdated) = (fetch.key.clone(), fetch.outdated);
         self.close_lease(lease, now);
+        if outdated {
+            store.release(extent);
+            self.ask_again(id, now, store);
+            return;
+        }
         match result {
             Ok(checksum) => {
                 if lease.is_some() {
@@ -95,6 +100,16 @@ impl Node {
             unreachable!("{:?} is not being read", fetch.state)
         };
         let key = fetch.key.clone();
+        if fetch.outdated {
+            if let Some(extent) = extent {
+                store.release(extent);
+            }
+            if let Ok(SourceAnswer::Encoded(_)) = result {
+                self.outputs.push_back(Output::DropEncoded(job));
+            }
+            self.ask_again(id, now, store);
+            return;
+        }
         match (result, extent) {
             (Ok(SourceAnswer::Present(entry)), None) => {
                 store.put_entry(&key.path, Known::Present(entry.clone()));

@@ -1,0 +1,75 @@
+//! Refreshes: the source has changed, and what was read before is not to be shown any more.
+//!
+//! The root takes a refresh in first, then its children, and so on. What is under way at that moment
+//! may carry what the source said before: it ends as it would, is thrown away, and begins again.
+//!
+//! Each question carries the number of refreshes that the child has taken in. A parent that has
+//! missed one of them (it had stopped, and its children have come from a parent that had not)
+//! cannot know what it was about, and forgets everything before it answers. So no order in which
+//! ranks are told can show what is older than a refresh to somebody who asks after it.
+
+use super::{Node, Upstream};
+use crate::errno::Errno;
+use crate::fetch::{FetchId, State};
+use crate::ids::Epoch;
+use crate::key::ViewPath;
+use crate::output::Output;
+use crate::scope::Scope;
+use crate::serve::Violation;
+use crate::store::Store;
+use crate::tick::Tick;
+use crate::wire::Reply;
+
+impl Node {
+    /// The last refresh that this node has taken in.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Forgets what a refresh covers, and everything if others were missed before it: a rank's epoch
+    /// says that all refreshes up to it were taken in. One that comes late is taken in again.
+    pub(super) fn refresh(&mut self, epoch: Epoch, scope: Scope, store: &mut impl Store) {
+        let missed = epoch.0 > self.epoch.0.saturating_add(1);
+        let scope = if missed { Scope::new(ViewPath::root()) } else { scope };
+        self.epoch = self.epoch.max(epoch);
+        self.counters.refreshes += 1;
+        self.fetches.outdate(&scope);
+        let dropped = store.drop_within(&scope);
+        self.outputs.push_back(Output::Refreshed { epoch, scope, dropped });
+    }
+
+    /// A child knows of refreshes that this node has missed.
+    pub(super) fn catch_up(&mut self, epoch: Epoch, store: &mut impl Store) {
+        if epoch > self.epoch {
+            self.refresh(epoch, Scope::new(ViewPath::root()), store);
+        }
+    }
+
+    /// What has come for a fetch is older than a refresh.
+    pub(super) fn ask_again(&mut self, id: FetchId, now: Tick, store: &mut impl Store) {
+        self.counters.outdated += 1;
+        let fetch = self.fetches.get_mut(id).expect("the caller has looked it up");
+        if fetch.has_waiters() {
+            self.fetches.set(id, State::Queued);
+        } else {
+            self.complete(id, Err(Errno::ESTALE), now, store);
+        }
+    }
+
+    /// The parent has answered what was asked before a refresh.
+    pub(super) fn on_outdated_reply(
+        &mut self,
+        id: FetchId,
+        reply: Reply,
+        now: Tick,
+        store: &mut impl Store,
+    ) -> Result<(), Violation> {
+        if let (Reply::Grant { lease, .. }, Upstream::Parent(parent)) = (reply, &mut self.upstream)
+        {
+            parent.lease_opened();
+            parent.lease_done(lease, now);
+        }
+        self.ask_again(id, now, store);
+        Ok(())
+    }
+}
