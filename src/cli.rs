@@ -1,5 +1,6 @@
 //! The command line. Whatever is wrong with it: one line on standard error, exit 2, nothing begun.
 
+mod bench;
 mod environment;
 mod kernel_cache;
 mod launch;
@@ -40,6 +41,8 @@ enum Command {
     Refresh(refresh::RefreshArguments),
     /// Run one rank in the foreground
     Serve(Box<serve::ServeArguments>),
+    /// Measure the fabric and the tree, beside bare libfabric
+    Bench(Box<bench::BenchArguments>),
     /// Remove the mount of a daemon that died (started by `serve`)
     #[command(hide = true)]
     Guard,
@@ -64,6 +67,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Guard => guard(),
     };
     match result {

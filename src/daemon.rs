@@ -7,8 +7,8 @@
 //!   unmount ─▶ rendezvous, engine, network ─▶ guardian dismissed ─▶ claim given back
 //! ```
 
-mod engine_thread;
-mod refreshing;
+pub(crate) mod engine_thread;
+pub(crate) mod refreshing;
 mod report;
 mod resident;
 mod signals;
@@ -183,7 +183,7 @@ fn start(
     let arena = Arena::map(usize::try_from(budget.arena).context("--memory is too large")?)?;
     let preparing = arena::prepare(&arena);
     let children = plan.tree.children(plan.rank).count();
-    let network = Network::open(&network_settings(&plan, children), &arena)?;
+    let network = Network::open(&network_settings(plan.net.clone(), plan.bind, children), &arena)?;
     let provider = network.provider().to_owned();
     info!(provider, domain = network.domain_name(), children, "the fabric is open");
     reporter.set_fabric(network.provider(), network.domain_name());
@@ -233,7 +233,7 @@ fn start(
         refreshing: Arc::clone(&reporter.refreshing),
     };
     let rendezvous = RendezvousSettings {
-        version: PROTOCOL_VERSION ^ (u16::try_from(WIRE_VERSION).unwrap_or(u16::MAX) << 8),
+        version: rendezvous_version(),
         rank: plan.rank,
         tree: plan.tree,
         peers: plan.peers,
@@ -315,19 +315,25 @@ impl Started {
     }
 }
 
-fn network_settings(plan: &Plan, children: usize) -> NetworkSettings {
+/// What a rank with so many children opens.
+pub(crate) fn network_settings(net: Net, bind: Option<IpAddr>, children: usize) -> NetworkSettings {
     // A rank that lost its parent may come to any ancestor: room for as many again, and for the
     // answers of this rank's own parent.
     let links = (2 * children).max(4) + 1;
     let messages = links * RECEIVES_PER_CHILD as usize;
     NetworkSettings {
-        net: plan.net.clone(),
+        net,
         receives: messages,
         sends: messages,
         reads: 2 * CREDITS as usize,
         message_bytes_max: MESSAGE_BYTES_MAX,
-        bind: plan.bind,
+        bind,
     }
+}
+
+/// Binds the messages of the fabric to the handshake.
+pub(crate) fn rendezvous_version() -> u16 {
+    PROTOCOL_VERSION ^ (u16::try_from(WIRE_VERSION).unwrap_or(u16::MAX) << 8)
 }
 
 fn source_use(plan: &Plan) -> SourceUse {
@@ -382,11 +388,11 @@ fn record(
 }
 
 /// Takes the rendezvous' news to the engine.
-struct Links {
-    control: SyncSender<Control>,
-    queue: Arc<Queue>,
-    ends: SyncSender<End>,
-    refreshing: Arc<Refreshing>,
+pub(crate) struct Links {
+    pub(crate) control: SyncSender<Control>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) ends: SyncSender<End>,
+    pub(crate) refreshing: Arc<Refreshing>,
 }
 
 impl Links {

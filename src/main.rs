@@ -6,6 +6,7 @@
 //! engine's ports.
 
 mod arena;
+mod bench;
 mod cli;
 mod daemon;
 mod fabric;

@@ -89,6 +89,35 @@ impl Secret {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
+    /// Random bytes for [`Secret::proof`], used once.
+    ///
+    /// # Errors
+    /// If the kernel gives none.
+    pub fn nonce() -> Result<[u8; 32], SecretError> {
+        random_bytes().map_err(SecretError::Random)
+    }
+
+    /// Proves that this side knows the secret, bound to `said`, which holds the other side's nonce.
+    /// `purpose` is unlike any other use's.
+    pub fn proof(&self, purpose: &'static str, said: &[&[u8]]) -> [u8; 32] {
+        *self.hash(purpose, said).as_bytes()
+    }
+
+    /// Whether the other side's proof is one; takes the same time whatever differs.
+    pub fn proves(&self, purpose: &'static str, said: &[&[u8]], proof: &[u8; 32]) -> bool {
+        self.hash(purpose, said) == *proof
+    }
+
+    fn hash(&self, purpose: &'static str, said: &[&[u8]]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key(purpose));
+        for part in said {
+            // Lengths too: no two lists of parts are one text.
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize()
+    }
+
     /// A key for one purpose, from which the secret cannot be found again.
     pub(crate) fn key(&self, purpose: &'static str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.0)

@@ -22,7 +22,7 @@ use super::size::Size;
 use crate::daemon::{self, Plan, SourceAccess};
 
 /// Where a rank listens if its port is not said.
-const PORT: u16 = 7911;
+pub(super) const PORT: u16 = 7911;
 
 /// The most memory that can be asked for: extents are numbered in pages of 4 KiB by 32 bits.
 const MEMORY_MAX: u64 = 1 << 43;
@@ -260,7 +260,7 @@ const ALLOCATOR: [(&str, &str); 3] = [
 /// Providers and the C library read some of their settings from the environment only, when they are
 /// loaded: where some are missing, this program starts itself again with them. What the user has set
 /// stays.
-fn with_environment(net: &Net) {
+pub(super) fn with_environment(net: &Net) {
     let unset = |name: &&str| std::env::var_os(name).is_none();
     let wanted = environment(net).into_iter().chain(ALLOCATOR);
     let missing: Vec<_> = wanted.filter(|(name, _)| unset(name)).collect();

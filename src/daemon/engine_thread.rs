@@ -8,15 +8,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use copper_engine::ports::Control;
+use copper_engine::ports::{Control, Source};
 use copper_engine::{Engine, Queue, Settings};
+use copper_ofi::Filling;
 use copper_proto::Tick;
 
 use super::End;
 use crate::arena::RankArena;
 use crate::fabric::RankFabric;
 use crate::sleeper::Sleeper;
-use crate::source::RankSource;
 
 /// News of links that may wait for the engine. It takes them at every turn.
 const CONTROLS_MAX: usize = 256;
@@ -24,11 +24,11 @@ const CONTROLS_MAX: usize = 256;
 /// How often a stop looks whether the thread has ended.
 const END_POLL: Duration = Duration::from_millis(2);
 
-type RankEngine = Engine<RankArena, RankFabric, RankSource<RankArena>>;
+type RankEngine<S> = Engine<RankArena, RankFabric, S>;
 
 /// A running engine.
 #[derive(Debug)]
-pub(super) struct EngineThread {
+pub(crate) struct EngineThread {
     control: SyncSender<Control>,
     queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
@@ -47,10 +47,10 @@ impl Drop for Notice {
 }
 
 impl EngineThread {
-    pub(super) fn start(
+    pub(crate) fn start<S: Source<Filling> + Send + 'static>(
         settings: Settings<RankArena>,
         fabric: RankFabric,
-        source: RankSource<RankArena>,
+        source: S,
         mut sleeper: Sleeper,
         spin: Duration,
         ends: SyncSender<End>,
@@ -79,12 +79,12 @@ impl EngineThread {
     }
 
     /// Where news of links go; wake the engine's queue after sending.
-    pub(super) fn control(&self) -> SyncSender<Control> {
+    pub(crate) fn control(&self) -> SyncSender<Control> {
         self.control.clone()
     }
 
     /// Ends the thread; gives up on it after `bound`, as the process ends anyway.
-    pub(super) fn stop(self, bound: Duration) {
+    pub(crate) fn stop(self, bound: Duration) {
         // Release: pairs with the Acquire in turn_until.
         self.stop.store(true, Ordering::Release);
         self.queue.wake();
@@ -106,9 +106,9 @@ fn tick(origin: Instant) -> Tick {
     Tick(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn turn_until(
+fn turn_until<S: Source<Filling>>(
     stop: &AtomicBool,
-    engine: &mut RankEngine,
+    engine: &mut RankEngine<S>,
     queue: &Queue,
     sleeper: &Sleeper,
     spin: Duration,
@@ -122,7 +122,7 @@ fn turn_until(
             continue;
         }
         if !spin.is_zero() && Instant::now() < busy_until {
-            std::hint::spin_loop();
+            std::thread::yield_now();
             continue;
         }
         if !queue.fall_asleep() {
