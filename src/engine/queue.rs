@@ -51,7 +51,8 @@ impl Queue {
         Ok(())
     }
 
-    pub(crate) fn pop(&self) -> Option<(Ticket, Question)> {
+    /// The oldest question; for the thread that runs the engine.
+    pub fn pop(&self) -> Option<(Ticket, Question)> {
         self.questions.pop()
     }
 
