@@ -9,8 +9,15 @@ use std::time::Duration;
 use copper_engine::Wake;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
-/// The longest sleep: a fabric's descriptor may miss a wake-up.
+/// Which descriptor an event is of.
+const BELL: u64 = 0;
+const FABRIC: u64 = 1;
+
+/// The longest sleep after work: a fabric's descriptor may miss a wake-up.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// How often it doubles while nothing comes: to 0.4 s.
+const QUIET_DOUBLINGS: u32 = 2;
 
 /// The longest sleep where the fabric has no descriptor (shm) and has to be polled.
 const POLL_PAUSE: Duration = Duration::from_micros(500);
@@ -40,7 +47,7 @@ impl Sleeper {
     pub(crate) fn new() -> io::Result<Sleeper> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(0);
+        let data = epoll::EventData::new_u64(BELL);
         epoll::add(&epoll, &bell, data, epoll::EventFlags::IN)?;
         Ok(Sleeper { epoll, bell: Bell(Arc::new(bell)), polls: true })
     }
@@ -55,23 +62,32 @@ impl Sleeper {
     /// # Errors
     /// If it cannot be waited for.
     pub(crate) fn watch(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(1);
+        let data = epoll::EventData::new_u64(FABRIC);
         epoll::add(&self.epoll, descriptor, data, epoll::EventFlags::IN)?;
         self.polls = false;
         Ok(())
     }
 
-    /// Sleeps until woken, until the fabric has something, or for `at_most`.
-    pub(crate) fn sleep(&self, at_most: Duration) {
-        let longest = if self.polls { POLL_PAUSE } else { SLEEP_MAX };
+    /// Sleeps until woken, until the fabric has something, or for `at_most`. Whether it was anything
+    /// but the time. `quiet` is how many sleeps before this one only the time has ended.
+    pub(crate) fn sleep(&self, at_most: Duration, quiet: u32) -> bool {
+        let longest = match self.polls {
+            true => POLL_PAUSE,
+            false => SLEEP_MAX * (1 << quiet.min(QUIET_DOUBLINGS)),
+        };
         let timeout = Timespec::try_from(at_most.min(longest)).expect("well below a second");
         let mut events: [epoll::Event; 2] = [epoll::Event {
             flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
+            data: epoll::EventData::new_u64(FABRIC),
         }; 2];
-        // Interrupted, or nothing in time: either way the caller looks again.
-        let _ = epoll::wait(&self.epoll, &mut events[..], Some(&timeout));
-        let mut rung = [0; 8];
-        let _ = rustix::io::read(self.bell.0.as_fd(), &mut rung);
+        // Interrupted: the caller looks again.
+        let Ok(count) = epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) else {
+            return true;
+        };
+        if events[..count].iter().any(|event| event.data.u64() == BELL) {
+            let mut rung = [0; 8];
+            let _ = rustix::io::read(self.bell.0.as_fd(), &mut rung);
+        }
+        count > 0
     }
 }

@@ -192,8 +192,7 @@ impl Answers<Filled> for Fetcher {
         batch.each_ns.push(now_ns - begun_ns);
         match answer {
             Ok(Answer::Data(pieces)) => {
-                batch.bytes +=
-                    pieces.iter().map(|piece| (piece.end - piece.start) as u64).sum::<u64>();
+                batch.bytes += pieces.iter().map(|piece| piece.as_ref().len() as u64).sum::<u64>();
             }
             Ok(Answer::Looked(Looked::Found(found))) => batch.found.push((index, found.inode)),
             Ok(_) => batch.failed = Some(Errno::ENOENT),

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use copper_cache::Budget;
 use copper_engine::inodes::Inodes;
 use copper_engine::{EngineView, Queue, Settings as EngineSettings};
 use copper_launcher::{
@@ -104,7 +105,8 @@ impl Member {
                 (Driving::Raw(thread), control)
             }
         };
-        let links = Links { control, queue, ends };
+        // Nobody refreshes a bench: what is begun here is not told to anybody.
+        let links = Links { control, queue, ends, refreshing: Arc::default() };
         let rendezvous = meet(place, join, tree, offer, links)?;
         let member = Member { driving, provider, rendezvous, _ended: ended };
         member.wait_for_parent()?;
@@ -143,12 +145,13 @@ fn engine(
     let source_use = if tree.root() == rank { SourceUse::Root } else { SourceUse::Never };
     let settings = EngineSettings {
         source_use,
-        arena_bytes: arena.len() as u64,
+        budget: Budget::around(arena.len() as u64),
         memory: RankArena(arena),
         inodes,
         queue: Arc::clone(queue),
         answers: Arc::clone(&fetcher) as _,
         counters: Arc::default(),
+        refreshed: Box::new(|_| {}),
     };
     (settings, fetcher)
 }

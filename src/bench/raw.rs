@@ -152,7 +152,7 @@ impl Raw {
                 continue;
             }
             if !self.turn() && !stop.load(Ordering::Acquire) && self.network.may_block() {
-                sleeper.sleep(Duration::from_secs(1));
+                sleeper.sleep(Duration::from_secs(1), 0);
             }
             queue.awake();
         }

@@ -115,24 +115,28 @@ fn turn_until<S: Source<Filling>>(
     origin: Instant,
 ) {
     let mut busy_until = Instant::now();
+    // Nothing came while it slept: the one look before the next sleep is enough, and an idle rank
+    // does little else.
+    let mut quiet = 0_u32;
     // Acquire: pairs with the Release in stop.
     while !stop.load(Ordering::Acquire) {
-        if engine.turn(tick(origin)) {
+        if quiet == 0 && engine.turn(tick(origin)) {
             busy_until = Instant::now() + spin;
             continue;
         }
-        if !spin.is_zero() && Instant::now() < busy_until {
+        if quiet == 0 && !spin.is_zero() && Instant::now() < busy_until {
             std::thread::yield_now();
             continue;
         }
         if !queue.fall_asleep() {
+            quiet = 0;
             continue;
         }
         // What was put elsewhere before the flag was set is looked at once more.
         let late = engine.turn(tick(origin));
-        if !late && !stop.load(Ordering::Acquire) && engine.fabric().may_block() {
-            sleeper.sleep(engine.next_due().since(tick(origin)));
-        }
+        let may_sleep = !late && !stop.load(Ordering::Acquire) && engine.fabric().may_block();
+        let timed_out = may_sleep && !sleeper.sleep(engine.next_due().since(tick(origin)), quiet);
+        quiet = if timed_out { quiet.saturating_add(1) } else { 0 };
         queue.awake();
     }
 }

@@ -14,7 +14,7 @@ use copper_proto::{Dropped, Epoch, Scope, ViewPath};
 
 /// The refreshes of one rank.
 #[derive(Debug, Default)]
-pub(super) struct Refreshing {
+pub(crate) struct Refreshing {
     /// Those that the engine has been told of, in order. Bounded as they are.
     begun: Mutex<Vec<(Epoch, RefreshReply)>>,
     /// The last that has ended here.
