@@ -40,7 +40,7 @@ use copper_ofi::{Arena, Filled, Net, Network, Settings as NetworkSettings};
 use copper_proto::limits::{CREDITS, MESSAGE_BYTES_MAX, RECEIVES_PER_CHILD};
 use copper_proto::node::SourceUse;
 use copper_proto::wire::PROTOCOL_VERSION as WIRE_VERSION;
-use copper_proto::{Epoch, LinkId, Rank, Scope, Tree};
+use copper_proto::{Epoch, FilePolicy, Forest, LinkId, Rank, Scope, TreeIndex};
 use tracing::{info, warn};
 
 use crate::arena::{self, RankArena};
@@ -54,7 +54,7 @@ use report::Reporter;
 /// Whether a rank may read the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum SourceAccess {
-    /// As its place in the tree demands: the root always, others when no ancestor is left.
+    /// As its place in each tree demands: the root always, others when no ancestor is left.
     Direct,
     /// Never: what its readers get came over the fabric.
     None,
@@ -64,7 +64,8 @@ pub(crate) enum SourceAccess {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) rank: Rank,
-    pub(crate) tree: Tree,
+    pub(crate) forest: Forest,
+    pub(crate) files: FilePolicy,
     pub(crate) peers: Peers,
     pub(crate) listener: TcpListener,
     pub(crate) secret: Secret,
@@ -182,8 +183,10 @@ fn start(
     let budget = Budget::of(plan.memory_bytes);
     let arena = Arena::map(usize::try_from(budget.arena).context("--memory is too large")?)?;
     let preparing = arena::prepare(&arena);
-    let children = plan.tree.children(plan.rank).count();
-    let network = Network::open(&network_settings(plan.net.clone(), plan.bind, children), &arena)?;
+    let children = plan.forest.children_count(plan.rank);
+    let trees = plan.forest.count().get() as usize;
+    let settings = network_settings(plan.net.clone(), plan.bind, children, trees);
+    let network = Network::open(&settings, &arena)?;
     let provider = network.provider().to_owned();
     info!(provider, domain = network.domain_name(), children, "the fabric is open");
     reporter.set_fabric(network.provider(), network.domain_name());
@@ -204,7 +207,8 @@ fn start(
     let inodes = Arc::new(inodes);
     let pending = Pending::new(copper_fuse::pending::DEADLINE);
     let engine_settings = EngineSettings {
-        source_use: source_use(&plan),
+        source_uses: source_uses(&plan),
+        files: plan.files,
         memory: RankArena(arena),
         budget,
         inodes: Arc::clone(&inodes),
@@ -235,7 +239,7 @@ fn start(
     let rendezvous = RendezvousSettings {
         version: rendezvous_version(),
         rank: plan.rank,
-        tree: plan.tree,
+        forest: plan.forest,
         peers: plan.peers,
         listener: plan.listener,
         secret: plan.secret,
@@ -315,11 +319,16 @@ impl Started {
     }
 }
 
-/// What a rank with so many children opens.
-pub(crate) fn network_settings(net: Net, bind: Option<IpAddr>, children: usize) -> NetworkSettings {
+/// What a rank with so many children in so many trees opens.
+pub(crate) fn network_settings(
+    net: Net,
+    bind: Option<IpAddr>,
+    children: usize,
+    trees: usize,
+) -> NetworkSettings {
     // A rank that lost its parent may come to any ancestor: room for as many again, and for the
-    // answers of this rank's own parent.
-    let links = (2 * children).max(4) + 1;
+    // answers of this rank's own parent in each tree.
+    let links = (2 * children).max(4) + trees;
     let messages = links * RECEIVES_PER_CHILD as usize;
     NetworkSettings {
         net,
@@ -336,12 +345,13 @@ pub(crate) fn rendezvous_version() -> u16 {
     PROTOCOL_VERSION ^ (u16::try_from(WIRE_VERSION).unwrap_or(u16::MAX) << 8)
 }
 
-fn source_use(plan: &Plan) -> SourceUse {
-    match plan.source {
-        _ if plan.tree.root() == plan.rank => SourceUse::Root,
+fn source_uses(plan: &Plan) -> Vec<SourceUse> {
+    let source_use = |root: Rank| match plan.source {
+        _ if root == plan.rank => SourceUse::Root,
         SourceAccess::Direct => SourceUse::Fallback,
         SourceAccess::None => SourceUse::Never,
-    }
+    };
+    plan.forest.trees().map(|(_, tree)| source_use(tree.root())).collect()
 }
 
 fn source(
@@ -407,6 +417,7 @@ impl Links {
         let LinkUp { link, peer } = up;
         self.tell(Control::LinkUp {
             link,
+            tree: peer.tree,
             rank: peer.rank,
             role,
             address: PeerAddress {
@@ -435,9 +446,9 @@ impl Events for Links {
         self.tell(Control::LinkDown(link));
     }
 
-    fn orphaned(&self, reason: &str) {
-        warn!(reason, "no ancestor answers");
-        self.tell(Control::Orphaned);
+    fn orphaned(&self, tree: TreeIndex, reason: &str) {
+        warn!(%tree, reason, "no ancestor answers");
+        self.tell(Control::Orphaned(tree));
     }
 
     fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply) {

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use copper_engine::ports::{Source, SourceDone, SourceReply, SourceWork};
 use copper_engine::{Memory, Queue};
-use copper_proto::limits::SOURCE_JOBS_MAX;
+use copper_proto::limits::{SOURCE_JOBS_MAX, TREES_MAX};
 use copper_proto::{Errno, JobId, Key, What};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,6 +21,9 @@ use file_system::FileSystem;
 
 /// Threads that read. Lustre answers in milliseconds: this many are in flight.
 const THREADS: usize = 16;
+
+/// Jobs that may wait: a rank that has lost its parents may read for all trees.
+const JOBS_MAX: usize = SOURCE_JOBS_MAX * TREES_MAX as usize;
 
 /// What a source has done, for `copper status`.
 #[derive(Debug, Default)]
@@ -125,7 +128,7 @@ impl<M: Memory> Source<M::Filling> for RankSource<M> {
             RankSource::Reading(pool) => {
                 let mut jobs = pool.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner);
                 jobs.waiting.push_back(Work { job, key: key.clone(), work });
-                assert!(jobs.waiting.len() <= SOURCE_JOBS_MAX, "the protocol bounds the jobs");
+                assert!(jobs.waiting.len() <= JOBS_MAX, "the protocol bounds the jobs");
                 pool.shared.ready.notify_one();
             }
             RankSource::Refusing { counters, refused } => {

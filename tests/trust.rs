@@ -50,7 +50,7 @@ fn await_mount(daemon: &Running, view: &Path) {
 #[test]
 fn a_command_line_that_makes_no_sense_is_one_line_and_exit_code_2() {
     let scratch = Scratch::new();
-    let lines: [&[&str]; 12] = [
+    let lines: [&[&str]; 14] = [
         &[],
         &["fly"],
         &["launch"],
@@ -60,6 +60,8 @@ fn a_command_line_that_makes_no_sense_is_one_line_and_exit_code_2() {
         &["launch", "--local", "2", "--memory", "5 apples"],
         &["launch", "--local", "2", "--no-such-flag"],
         &["launch", "--local", "2", "--source", "maybe"],
+        &["launch", "--local", "2", "-T", "0"],
+        &["launch", "--local", "2", "-M", "some"],
         &["serve", "--rank", "-1"],
         &["serve", "--size", "0"],
         &["status", "extra"],
@@ -82,7 +84,7 @@ fn what_cannot_be_is_refused_in_one_line_before_anything_is_mounted() {
     let open_secret = secret(&scratch, "open", 0o644);
     let open_secret = open_secret.to_str().expect("text");
     let two = "127.0.0.1:1,127.0.0.1:2";
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["--listen", &address], &address),
         (&["--source", "none"], "root"),
         (&["--rank", "2", "--size", "2", "--peers", two], "2 ranks"),
@@ -103,6 +105,22 @@ fn what_cannot_be_is_refused_in_one_line_before_anything_is_mounted() {
         ),
         (&["--memory", "1MiB", "--memory", "64MiB"], "--memory"),
         (&["--fanout", "1000"], "--fanout"),
+        (&["--trees", "2"], "--trees"),
+        (
+            &[
+                "--rank",
+                "1",
+                "--size",
+                "2",
+                "--peers",
+                two,
+                "--source",
+                "none",
+                "--direct-above",
+                "1MB",
+            ],
+            "--direct-above",
+        ),
     ];
     for (arguments, word) in cases {
         let ended = run(&mut serve(&scratch, &mount, &[&["-l", "off"], arguments].concat()), BOUND);

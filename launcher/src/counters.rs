@@ -62,6 +62,8 @@ counters! {
     refused_job,
     /// … of a job of another size.
     refused_size,
+    /// … of a job with another number of trees.
+    refused_trees,
     /// … that are not below this rank in the tree.
     refused_position,
     /// … with another provider.
@@ -85,6 +87,7 @@ impl Counters {
             Refused::Said(RefusalCode::Secret) => &self.refused_secret,
             Refused::Said(RefusalCode::Job) => &self.refused_job,
             Refused::Said(RefusalCode::Size) => &self.refused_size,
+            Refused::Said(RefusalCode::Trees) => &self.refused_trees,
             Refused::Said(RefusalCode::Position) => &self.refused_position,
             Refused::Said(RefusalCode::Provider) => &self.refused_provider,
             Refused::Said(RefusalCode::Busy) => &self.refused_busy,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! child (Dialer)                                     parent (Acceptor)
-//!   Hello     magic, version, rank, size, nonce, job  ──▶
+//!   Hello     magic, version, rank, size, trees, tree, nonce, job  ──▶
 //!             ◀──  Challenge  mac, rank, nonce
 //!   Proof     mac, offer                              ──▶
 //!             ◀──  Welcome    mac, offer              (or Refusal at any point)
@@ -11,11 +11,11 @@
 //!
 //! Every mac is keyed BLAKE3 under a key made of the job's secret, over a label that names the
 //! message and its direction, all frames before it, and the rest of its own frame. So a proof is
-//! bound to version, job, both ranks, both nonces and both offers; it cannot be replayed (the other
+//! bound to version, job, both ranks, the tree, both nonces and both offers; it cannot be replayed (the other
 //! side's nonce is new), reflected (the label names the direction) or altered. The tokens of a link
 //! are drawn from the finished transcript under the same key: they never cross the wire.
 //!
-//! Job, size, place in the tree and provider are judged after the proof: somebody without the
+//! Job, size, number of trees, place in the tree and provider are judged after the proof: somebody without the
 //! secret learns nothing but our protocol version. What is *not* protected is the TCP connection
 //! after the handshake; who can inject into it can already write into the hosts' memory or kernels.
 
@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use blake3::{Hash, Hasher};
-use copper_proto::{Rank, Tree};
+use copper_proto::{Forest, Rank, TreeIndex};
 
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
 use crate::job::{JOB_BYTES_MAX, Job};
@@ -32,7 +32,7 @@ use crate::secret::{Secret, random_bytes};
 
 /// What ranks must agree on to talk to each other: the handshake, the control messages, and
 /// whatever the owner of the rendezvous binds to it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The longest fabric address. The largest known, of a verbs or shm endpoint, stays below 64.
 pub const FABRIC_ADDRESS_BYTES_MAX: usize = 256;
@@ -80,8 +80,8 @@ pub struct Identity {
     pub job: Job,
     /// This rank.
     pub rank: Rank,
-    /// The tree.
-    pub tree: Tree,
+    /// The job's trees.
+    pub forest: Forest,
     /// The job's secret.
     pub secret: Secret,
     /// What others need to reach this rank over the fabric.
@@ -118,6 +118,8 @@ impl From<[u8; 32]> for Nonce {
 pub struct PeerHello {
     /// Its rank.
     pub rank: Rank,
+    /// The tree that the link is part of.
+    pub tree: TreeIndex,
     /// What it offers.
     pub offer: Offer,
     /// Goes into messages to it.
@@ -207,6 +209,7 @@ impl Transcript {
 pub struct Dialer {
     identity: Arc<Identity>,
     parent: Rank,
+    tree: TreeIndex,
     transcript: Transcript,
     state: DialerState,
 }
@@ -219,19 +222,26 @@ enum DialerState {
 }
 
 impl Dialer {
-    /// Begins with `parent`: the first frame goes out at once.
-    pub fn start(identity: Arc<Identity>, parent: Rank, nonce: Nonce) -> (Dialer, Frame) {
+    /// Begins with `parent` in a tree: the first frame goes out at once.
+    pub fn start(
+        identity: Arc<Identity>,
+        parent: Rank,
+        tree: TreeIndex,
+        nonce: Nonce,
+    ) -> (Dialer, Frame) {
         let hello = FrameWriter::new(HELLO)
             .array(&MAGIC)
             .u16(identity.version)
             .u32(identity.rank.0)
-            .u32(identity.tree.size())
+            .u32(identity.forest.size())
+            .u32(identity.forest.count().get())
+            .u32(tree.0)
             .array(&nonce.0)
             .bytes(identity.job.as_str().as_bytes())
             .finish();
         let mut transcript = Transcript::new(&identity.secret);
         transcript.add(&hello);
-        (Dialer { identity, parent, transcript, state: DialerState::Greeted }, hello)
+        (Dialer { identity, parent, tree, transcript, state: DialerState::Greeted }, hello)
     }
 
     /// Takes the next frame from the parent.
@@ -278,6 +288,7 @@ impl Dialer {
         same_provider(&self.identity, self.parent, &offer)?;
         let peer = PeerHello {
             rank: self.parent,
+            tree: self.tree,
             offer,
             send_token: self.transcript.token(UP_TOKEN_LABEL),
             receive_token: self.transcript.token(DOWN_TOKEN_LABEL),
@@ -319,6 +330,8 @@ enum AcceptorState {
 struct Claimed {
     rank: Rank,
     size: u32,
+    trees: u32,
+    tree: TreeIndex,
     job: Job,
 }
 
@@ -367,18 +380,19 @@ impl Acceptor {
             let error = HandshakeError::Version { rank, theirs, ours };
             return Err(Failed { error, reply: Some(refusal.encode("")) });
         }
-        let (size, _nonce) = (fields.u32()?, fields.array::<32>()?);
+        let (size, trees) = (fields.u32()?, fields.u32()?);
+        let (tree, _nonce) = (TreeIndex(fields.u32()?), fields.array::<32>()?);
         let job = std::str::from_utf8(fields.bytes(JOB_BYTES_MAX)?).ok();
         let job = job.and_then(|job| Job::parse(job).ok()).ok_or(fields.malformed())?;
         fields.end()?;
         self.transcript.add(frame);
-        self.state = AcceptorState::Challenged(Claimed { rank, size, job });
+        self.state = AcceptorState::Challenged(Claimed { rank, size, trees, tree, job });
         let rest = [&self.identity.rank.0.to_le_bytes()[..], &self.nonce.0].concat();
         Ok(Step::Send(self.transcript.sealed(CHALLENGE, CHALLENGE_LABEL, &rest)))
     }
 
     fn on_proof(&mut self, frame: &Frame, claimed: Claimed) -> Result<Step, Failed> {
-        let rank = claimed.rank;
+        let (rank, tree) = (claimed.rank, claimed.tree);
         if !self.transcript.opens(PROOF_LABEL, frame) {
             let refusal =
                 Refusal { version: self.identity.version, code: RefusalCode::Unsaid }.encode("");
@@ -395,6 +409,7 @@ impl Acceptor {
             self.transcript.sealed(WELCOME, WELCOME_LABEL, &encode_offer(&self.identity.offer));
         let peer = PeerHello {
             rank,
+            tree,
             offer,
             send_token: self.transcript.token(DOWN_TOKEN_LABEL),
             receive_token: self.transcript.token(UP_TOKEN_LABEL),
@@ -402,20 +417,26 @@ impl Acceptor {
         Ok(Step::Done { send: Some(welcome), peer })
     }
 
-    /// Whether a rank that holds the secret may be our child: one that has us as an ancestor.
+    /// Whether a rank that holds the secret may be our child: one that has us as an
+    /// ancestor in the tree that it names.
     fn judge(&self, claimed: Claimed, offer: &Offer) -> Result<(), HandshakeError> {
         let (identity, rank) = (&self.identity, claimed.rank);
         if claimed.job != identity.job {
             let (theirs, ours) = (claimed.job, identity.job.clone());
             return Err(HandshakeError::Job { rank, theirs, ours });
         }
-        let size = identity.tree.size();
+        let (size, trees) = (identity.forest.size(), identity.forest.count().get());
         if claimed.size != size {
             return Err(HandshakeError::Size { rank, theirs: claimed.size, ours: size });
         }
-        let below = rank.0 < size && identity.tree.ancestors(rank).any(|it| it == identity.rank);
+        if claimed.trees != trees {
+            return Err(HandshakeError::Trees { rank, theirs: claimed.trees, ours: trees });
+        }
+        let tree = identity.forest.tree(claimed.tree).filter(|_| rank.0 < size);
+        let below = tree.is_some_and(|tree| tree.ancestors(rank).any(|it| it == identity.rank));
         if !below {
-            return Err(HandshakeError::Position { rank, ours: identity.rank });
+            let (ours, tree) = (identity.rank, claimed.tree);
+            return Err(HandshakeError::Position { rank, ours, tree });
         }
         same_provider(identity, rank, offer)
     }

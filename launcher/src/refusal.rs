@@ -1,6 +1,6 @@
 //! Why two ranks do not come together: in words for a user, and as a frame for the other side.
 
-use copper_proto::Rank;
+use copper_proto::{Rank, TreeIndex};
 
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
 use crate::job::Job;
@@ -30,10 +30,12 @@ pub enum RefusalCode {
     Provider,
     /// Too many links already.
     Busy,
+    /// Another number of trees.
+    Trees,
 }
 
 impl RefusalCode {
-    const ALL: [RefusalCode; 8] = [
+    const ALL: [RefusalCode; 9] = [
         RefusalCode::Unsaid,
         RefusalCode::Version,
         RefusalCode::Secret,
@@ -42,6 +44,7 @@ impl RefusalCode {
         RefusalCode::Position,
         RefusalCode::Provider,
         RefusalCode::Busy,
+        RefusalCode::Trees,
     ];
 
     fn byte(self) -> u8 {
@@ -54,6 +57,7 @@ impl RefusalCode {
             RefusalCode::Position => 5,
             RefusalCode::Provider => 6,
             RefusalCode::Busy => 7,
+            RefusalCode::Trees => 8,
         }
     }
 }
@@ -109,9 +113,22 @@ pub enum HandshakeError {
         /// Ours.
         ours: u32,
     },
+    /// Different numbers of trees.
+    #[error(
+        "rank {rank} counts {theirs} trees, this rank counts {ours}: all ranks must be started with \
+         the same --trees"
+    )]
+    Trees {
+        /// The other rank.
+        rank: Rank,
+        /// Its number of trees.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
     /// The other rank has no business here.
     #[error(
-        "rank {rank} is not below rank {ours} in the tree: all ranks must be started with the same \
+        "rank {rank} is not below rank {ours} in tree {tree}: all ranks must be started with the same \
          list of hosts and the same --fanout"
     )]
     Position {
@@ -119,6 +136,8 @@ pub enum HandshakeError {
         rank: Rank,
         /// This one.
         ours: Rank,
+        /// The tree that it named.
+        tree: TreeIndex,
     },
     /// The address leads to another rank.
     #[error(
@@ -172,6 +191,7 @@ impl HandshakeError {
             HandshakeError::Secret { .. } => Some(RefusalCode::Secret),
             HandshakeError::Job { .. } => Some(RefusalCode::Job),
             HandshakeError::Size { .. } => Some(RefusalCode::Size),
+            HandshakeError::Trees { .. } => Some(RefusalCode::Trees),
             HandshakeError::Position { .. } | HandshakeError::WrongRank { .. } => {
                 Some(RefusalCode::Position)
             }

@@ -1,5 +1,5 @@
-//! A rank's place in the tree over TCP: it listens for its children, dials its parent, proves
-//! itself and has them prove themselves, and keeps each connection as the link's control channel.
+//! A rank's place in the trees over TCP: it listens for its children, dials its parent in each tree
+//! that it is not the root of, proves itself and has them prove themselves, and keeps each connection as the link's control channel.
 //!
 //! One thread owns everything (the service); it never blocks on a peer. Deciding is done by
 //! pure parts: [`crate::handshake`] (who is it), the ascent (whom to dial), and
@@ -8,6 +8,8 @@
 //! A parent announces a child ([`Events::child_up`]) before it sends the welcome, so that the
 //! child's first fabric message finds its address known.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use copper_proto::{Dropped, Epoch, LinkId, Rank, Scope, Tree, ViewPath};
+use copper_proto::{Dropped, Epoch, Forest, LinkId, Rank, Scope, TreeIndex, ViewPath};
 
 use crate::control::Pace;
 use crate::counters::RendezvousCounters;
@@ -36,8 +38,8 @@ pub struct Settings {
     pub version: u16,
     /// This rank.
     pub rank: Rank,
-    /// The tree.
-    pub tree: Tree,
+    /// The job's trees.
+    pub forest: Forest,
     /// Where every rank listens.
     pub peers: Peers,
     /// Where this rank listens.
@@ -59,24 +61,24 @@ pub struct Settings {
 pub struct LinkUp {
     /// Its number, unlike any other in this daemon's life.
     pub link: LinkId,
-    /// The other end.
+    /// The other end, and the tree.
     pub peer: PeerHello,
 }
 
 /// Told what happens, from the rendezvous' own thread: heartbeats wait for the return, so it hands
 /// the news over and comes back.
 pub trait Events: Send + Sync {
-    /// A child (or a rank further below whose parents are lost) has joined. If it had a link
-    /// already, that was reported down before.
+    /// A child (or a rank further below whose parents are lost) has joined. If it had a link in
+    /// that tree already, that was reported down before.
     fn child_up(&self, link: LinkUp);
-    /// This rank has a parent, for the first time or again.
+    /// This rank has a parent in a tree, for the first time or again.
     fn parent_up(&self, link: LinkUp);
     /// A link is gone, with the reason for a log.
     fn link_down(&self, link: LinkId, reason: &str);
-    /// No ancestor has answered for longer than [`Pace::orphan`]; said once for each parent that is
-    /// lost. The search goes on: `parent_up` ends it.
-    fn orphaned(&self, reason: &str);
-    /// The parent asks this rank to end; it has been passed on to the children.
+    /// No ancestor in a tree has answered for longer than [`Pace::orphan`]; said once for each
+    /// parent that is lost. The search goes on: `parent_up` ends it.
+    fn orphaned(&self, tree: TreeIndex, reason: &str);
+    /// A parent asks this rank to end; it has been passed on to the children. Said once.
     fn shutdown(&self);
     /// The source is to be looked at anew. The reply is to be told what comes of it, in order.
     fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply);
@@ -121,7 +123,7 @@ impl Rendezvous {
         settings: Settings,
         events: Arc<dyn Events>,
     ) -> Result<Rendezvous, RendezvousError> {
-        let (rank, size) = (settings.rank, settings.tree.size());
+        let (rank, size) = (settings.rank, settings.forest.size());
         if rank.0 >= size {
             return Err(RendezvousError::NotAMember { rank, size });
         }
@@ -133,10 +135,18 @@ impl Rendezvous {
         {
             return Err(RendezvousError::Offer);
         }
-        let mut ancestors = Vec::new();
-        for ancestor in settings.tree.ancestors(rank) {
-            let address = settings.peers.resolve(ancestor)?;
-            ancestors.push((ancestor, address));
+        let mut addresses = HashMap::new();
+        let mut ways = Vec::new();
+        for (index, tree) in settings.forest.trees() {
+            let ancestors: Vec<Rank> = tree.ancestors(rank).collect();
+            for &ancestor in &ancestors {
+                if let Entry::Vacant(vacant) = addresses.entry(ancestor) {
+                    vacant.insert(settings.peers.resolve(ancestor)?);
+                }
+            }
+            if !ancestors.is_empty() {
+                ways.push((index, ancestors));
+            }
         }
         let failed = |source| RendezvousError::System { rank, source };
         let address = settings.listener.local_addr().map_err(failed)?;
@@ -149,7 +159,7 @@ impl Rendezvous {
             version: settings.version,
             job: settings.job,
             rank,
-            tree: settings.tree,
+            forest: settings.forest,
             secret: settings.secret,
             offer: settings.offer,
         };
@@ -160,7 +170,8 @@ impl Rendezvous {
             Arc::clone(&shared),
             events,
             settings.pace,
-            ancestors,
+            addresses,
+            ways,
             settings.ready_timeout,
         );
         let thread = std::thread::Builder::new()
@@ -175,7 +186,7 @@ impl Rendezvous {
         self.address
     }
 
-    /// Waits until this rank has its parent; the root has it from the start. Returns within the
+    /// Waits until this rank has its parent in each tree that it is not the root of. Returns within the
     /// `ready_timeout` of the settings, or when another thread calls [`Rendezvous::stop`].
     ///
     /// # Errors
@@ -211,7 +222,7 @@ impl Rendezvous {
         self.shared.command(Command::SET_READY);
     }
 
-    /// Ranks at or below this one that are ready; at the root, of the whole job.
+    /// Ranks at or below this one in the first tree that are ready; at its root, of the whole job.
     pub fn ready_ranks(&self) -> u32 {
         self.shared.ready_ranks.load(Relaxed)
     }

@@ -8,6 +8,7 @@ mod downward;
 mod refreshing;
 mod upward;
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -17,7 +18,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use copper_proto::{Dropped, LinkId, Rank, Tick, ViewPath};
+use copper_proto::{Dropped, LinkId, Rank, Tick, TreeIndex, ViewPath};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::ascent::Ascent;
@@ -113,11 +114,22 @@ struct Newcomer {
 struct Child {
     connection: Connection,
     rank: Rank,
+    tree: TreeIndex,
     link: LinkId,
     pulse: Pulse,
 }
 
-/// The way up.
+/// The way to a parent in one tree.
+struct Way {
+    tree: TreeIndex,
+    /// Parent first.
+    ancestors: Vec<Rank>,
+    ascent: Ascent,
+    last_reason: String,
+    uplink: Uplink,
+}
+
+/// How far it has come.
 enum Uplink {
     None,
     Connecting { rank: Rank, connection: Connection, deadline: Tick },
@@ -135,7 +147,8 @@ impl Drop for Service {
 /// Who has something for us.
 struct Signs {
     listener: bool,
-    uplink: bool,
+    /// By way, as those below by what they are of.
+    uplinks: Vec<bool>,
     children: Vec<bool>,
     newcomers: Vec<bool>,
 }
@@ -149,10 +162,8 @@ pub(crate) struct Service {
     pace: Pace,
     origin: Instant,
     ready_timeout: Duration,
-    ancestors: Vec<(Rank, SocketAddr)>,
-    ascent: Ascent,
-    last_reason: String,
-    uplink: Uplink,
+    addresses: HashMap<Rank, SocketAddr>,
+    ways: Vec<Way>,
     children: Vec<Child>,
     /// Oldest first.
     newcomers: Vec<Newcomer>,
@@ -160,7 +171,14 @@ pub(crate) struct Service {
     refreshes: Refreshes,
     links_given: u32,
     accept_after: Tick,
+    /// A parent has asked this rank to end. Below each other in different trees, ranks would tell
+    /// one another so for ever.
+    told_to_end: bool,
 }
+
+/// The tree whose links carry the count of ranks that are ready, and refreshes: each rank is reached
+/// and counted once.
+const COUNTING_TREE: TreeIndex = TreeIndex(0);
 
 impl Service {
     #[expect(clippy::too_many_arguments, reason = "called once, with what it will own")]
@@ -171,13 +189,20 @@ impl Service {
         shared: Arc<Shared>,
         events: Arc<dyn Events>,
         pace: Pace,
-        ancestors: Vec<(Rank, SocketAddr)>,
+        addresses: HashMap<Rank, SocketAddr>,
+        ways: Vec<(TreeIndex, Vec<Rank>)>,
         ready_timeout: Duration,
     ) -> Service {
         let start = Tick(0);
-        let ranks = ancestors.iter().map(|(rank, _)| *rank).collect();
-        let ascent = Ascent::new(identity.rank, ranks, start, start + ready_timeout)
-            .with_orphan_bound(pace.orphan);
+        let ways = ways.into_iter().map(|(tree, ancestors)| Way {
+            tree,
+            ascent: Ascent::new(identity.rank, ancestors.clone(), start, start + ready_timeout)
+                .with_orphan_bound(pace.orphan),
+            ancestors,
+            last_reason: "not tried yet".to_owned(),
+            uplink: Uplink::None,
+        });
+        let ways = ways.collect();
         Service {
             identity,
             listener,
@@ -187,21 +212,20 @@ impl Service {
             pace,
             origin: Instant::now(),
             ready_timeout,
-            ancestors,
-            ascent,
-            last_reason: "not tried yet".to_owned(),
-            uplink: Uplink::None,
+            addresses,
+            ways,
             children: Vec::new(),
             newcomers: Vec::new(),
             readiness: Readiness::default(),
             refreshes: Refreshes::default(),
             links_given: 0,
             accept_after: start,
+            told_to_end: false,
         }
     }
 
     pub(crate) fn run(mut self) {
-        if self.ancestors.is_empty() {
+        if self.ways.is_empty() {
             self.shared.settle(Join::Joined);
         }
         while self.obey() {
@@ -213,8 +237,8 @@ impl Service {
             self.tell_readiness();
             let signs = self.wait(rest);
             let now = self.now();
-            if signs.uplink {
-                self.serve_uplink(now);
+            for (way, _) in signs.uplinks.iter().enumerate().filter(|(_, sign)| **sign) {
+                self.serve_uplink(way, now);
             }
             self.serve_children(&signs.children, now);
             self.serve_newcomers(&signs.newcomers, now);
@@ -252,16 +276,13 @@ impl Service {
         let accepting = if now >= self.accept_after { PollFlags::IN } else { PollFlags::empty() };
         let mut fds =
             vec![PollFd::new(&self.wake, PollFlags::IN), PollFd::new(&self.listener, accepting)];
-        match &self.uplink {
-            Uplink::None => {}
-            Uplink::Connecting { connection, .. } => {
-                fds.push(PollFd::new(connection, PollFlags::OUT));
-            }
+        fds.extend(self.ways.iter().filter_map(|way| match &way.uplink {
+            Uplink::None => None,
+            Uplink::Connecting { connection, .. } => Some(PollFd::new(connection, PollFlags::OUT)),
             Uplink::Greeting { connection, .. } | Uplink::Up { connection, .. } => {
-                fds.push(PollFd::new(connection, connection.interest()));
+                Some(PollFd::new(connection, connection.interest()))
             }
-        }
-        let uplinks = fds.len() - 2;
+        }));
         let below = self.children.iter().map(|child| &child.connection);
         let strangers = self.newcomers.iter().map(|newcomer| &newcomer.connection);
         fds.extend(below.chain(strangers).map(|it| PollFd::new(it, it.interest())));
@@ -270,7 +291,8 @@ impl Service {
         let mut signs = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut next = || signs.next().unwrap_or(false);
         let (woken, listener) = (next(), next());
-        let uplink = uplinks > 0 && next();
+        let uplinks = self.ways.iter().map(|way| !matches!(way.uplink, Uplink::None) && next());
+        let uplinks = uplinks.collect();
         let children = self.children.iter().map(|_| next()).collect();
         let newcomers = self.newcomers.iter().map(|_| next()).collect();
         drop(signs);
@@ -279,7 +301,7 @@ impl Service {
             // What is left wakes the next turn.
             let _ = self.wake.read(&mut [0; 64]);
         }
-        Signs { listener, uplink, children, newcomers }
+        Signs { listener, uplinks, children, newcomers }
     }
 
     /// Everything that is due at `now`. Returns when something is due next.
@@ -307,7 +329,10 @@ impl Service {
             self.refuse(newcomer, Refused::TimedOut);
         }
         next = self.newcomers.first().map_or(next, |oldest| next.min(oldest.deadline));
-        next.min(self.attend_uplink(now))
+        for way in 0..self.ways.len() {
+            next = next.min(self.attend_uplink(way, now));
+        }
+        next
     }
 
     fn next_link(&mut self) -> LinkId {
@@ -321,9 +346,10 @@ impl Service {
     }
 
     fn tell_readiness(&mut self) {
-        let count = self.readiness.total(self.identity.tree.size());
+        let count = self.readiness.total(self.identity.forest.size());
         self.shared.ready_ranks.store(count, Relaxed);
-        if let Uplink::Up { connection, told, .. } = &mut self.uplink
+        let way = self.ways.iter_mut().find(|way| way.tree == COUNTING_TREE);
+        if let Some(Way { uplink: Uplink::Up { connection, told, .. }, .. }) = way
             && *told != count
         {
             *told = count;

@@ -8,13 +8,13 @@ use copper_launcher::handshake::{Acceptor, Dialer, Nonce, Step};
 use copper_launcher::{
     HandshakeError, Identity, Job, Offer, PROTOCOL_VERSION, PeerHello, RefusalCode, Secret,
 };
-use copper_proto::{Rank, Tree};
+use copper_proto::{Forest, Rank, TreeIndex};
 
 type Outcome = Result<PeerHello, HandshakeError>;
 
-fn tree(size: u32) -> Tree {
+fn forest(size: u32, trees: u32) -> Forest {
     let nonzero = |value| NonZeroU32::new(value).expect("not zero");
-    Tree::new(nonzero(size), nonzero(2), 0, 1).expect("valid")
+    Forest::new(nonzero(size), nonzero(2), nonzero(trees)).expect("valid")
 }
 
 fn identity(rank: u32, secret: &Secret) -> Identity {
@@ -22,7 +22,7 @@ fn identity(rank: u32, secret: &Secret) -> Identity {
         version: PROTOCOL_VERSION,
         job: Job::parse("job-1").expect("valid"),
         rank: Rank(rank),
-        tree: tree(7),
+        forest: forest(7, 1),
         secret: secret.clone(),
         offer: Offer {
             fabric_address: vec![u8::try_from(rank).expect("small"); 20],
@@ -56,15 +56,25 @@ impl Wire<'_> {
     }
 }
 
-/// Runs one handshake. `None` for a side that was left waiting.
+/// Runs one handshake in the first tree. `None` for a side that was left waiting.
 fn meet(
     child: &Identity,
     parent: &Identity,
     expected: Rank,
     alter: &mut dyn FnMut(usize, &mut Vec<u8>),
 ) -> (Option<Outcome>, Option<Outcome>, Vec<Vec<u8>>) {
+    meet_in(TreeIndex(0), child, parent, expected, alter)
+}
+
+fn meet_in(
+    tree: TreeIndex,
+    child: &Identity,
+    parent: &Identity,
+    expected: Rank,
+    alter: &mut dyn FnMut(usize, &mut Vec<u8>),
+) -> (Option<Outcome>, Option<Outcome>, Vec<Vec<u8>>) {
     let mut wire = Wire { alter, carried: 0, log: Vec::new() };
-    let (mut dialer, hello) = Dialer::start(Arc::new(child.clone()), expected, nonce(1));
+    let (mut dialer, hello) = Dialer::start(Arc::new(child.clone()), expected, tree, nonce(1));
     let mut acceptor = Acceptor::new(Arc::new(parent.clone()), nonce(2));
     let (mut at_child, mut at_parent) = (None, None);
     let mut to_parent = Some(hello);
@@ -140,6 +150,27 @@ fn an_ancestor_further_up_accepts_too() {
 }
 
 #[test]
+fn a_link_is_of_the_tree_that_it_was_asked_for_and_of_no_other() {
+    let secret = secret();
+    let both = |rank| Identity { forest: forest(4, 2), ..identity(rank, &secret) };
+    // The second tree of four ranks begins with rank 2: rank 0 is below it, and not above.
+    let meet = |child, parent, tree| {
+        meet_in(TreeIndex(tree), &both(child), &both(parent), Rank(parent), &mut |_, _| {})
+    };
+    let (Some(Ok(at_child)), Some(Ok(at_parent)), _) = meet(0, 2, 1) else { panic!("its child") };
+    assert_eq!((at_child.tree, at_parent.tree), (TreeIndex(1), TreeIndex(1)));
+    let (Some(Ok(at_child)), Some(Ok(at_parent)), _) = meet(2, 0, 0) else { panic!("its child") };
+    assert_eq!((at_child.tree, at_parent.tree), (TreeIndex(0), TreeIndex(0)));
+    for (child, parent, tree) in [(0, 2, 0), (2, 0, 1), (2, 0, 2), (0, 2, u32::MAX)] {
+        let (at_child, at_parent, _) = meet(child, parent, tree);
+        let error = at_parent.expect("an outcome").expect_err("not its child");
+        let (rank, ours, tree) = (Rank(child), Rank(parent), TreeIndex(tree));
+        assert_eq!(error, HandshakeError::Position { rank, ours, tree });
+        assert!(at_child.expect("an outcome").is_err());
+    }
+}
+
+#[test]
 fn another_secret_is_named_on_both_sides() {
     let errors = meet_untouched(&identity(3, &secret()), &identity(1, &secret()));
     let named =
@@ -150,15 +181,15 @@ fn another_secret_is_named_on_both_sides() {
 #[test]
 fn another_version_is_named_on_both_sides() {
     let secret = secret();
-    let child = Identity { version: 2, ..identity(3, &secret) };
+    let child = Identity { version: 1, ..identity(3, &secret) };
     let (at_child, at_parent) = meet_untouched(&child, &identity(1, &secret));
     assert_eq!(
         at_parent.to_string(),
-        "rank 3 speaks protocol 2, this is protocol 1: all ranks must run the same copper"
+        "rank 3 speaks protocol 1, this is protocol 2: all ranks must run the same copper"
     );
     assert_eq!(
         at_child.to_string(),
-        "rank 1 speaks protocol 1, this is protocol 2: all ranks must run the same copper"
+        "rank 1 speaks protocol 2, this is protocol 1: all ranks must run the same copper"
     );
 }
 
@@ -170,7 +201,16 @@ fn another_job_size_place_or_provider_is_named_on_both_sides() {
     let provider = Offer { provider: "shm".to_owned(), ..Offer::default() };
     for (child, code, words) in [
         (Identity { job, ..identity(3, &secret) }, RefusalCode::Job, "belongs to job job-2"),
-        (Identity { tree: tree(8), ..identity(3, &secret) }, RefusalCode::Size, "counts 8 ranks"),
+        (
+            Identity { forest: forest(8, 1), ..identity(3, &secret) },
+            RefusalCode::Size,
+            "counts 8 ranks",
+        ),
+        (
+            Identity { forest: forest(7, 2), ..identity(3, &secret) },
+            RefusalCode::Trees,
+            "counts 2 trees, this rank counts 1",
+        ),
         (identity(2, &secret), RefusalCode::Position, "rank 2 is not below rank 1"),
         (identity(0, &secret), RefusalCode::Position, "rank 0 is not below rank 1"),
         (identity(1, &secret), RefusalCode::Position, "rank 1 is not below rank 1"),
@@ -209,19 +249,19 @@ fn whoever_has_not_proven_the_secret_learns_the_version_and_nothing_else() {
     // The wrong job, the wrong size and the wrong place: not a word of it without the secret.
     let child = Identity {
         job: Job::parse("job-2").expect("valid"),
-        tree: tree(9),
+        forest: forest(9, 1),
         ..identity(6, &secret())
     };
     let parent = identity(1, &secret());
     let mut acceptor = Acceptor::new(Arc::new(parent), nonce(2));
-    let (_, hello) = Dialer::start(Arc::new(child), Rank(1), nonce(1));
+    let (_, hello) = Dialer::start(Arc::new(child), Rank(1), TreeIndex(0), nonce(1));
     let Ok(Step::Send(_)) = acceptor.on_frame(&hello) else { panic!("everybody is challenged") };
     // A proof of the right form.
     let proof = [&[90, 0, 3][..], &[7; 89]].concat();
     let proof = Frame::parse(&proof).expect("a frame");
     let failed = acceptor.on_frame(&proof).expect_err("no proof");
     let reply = failed.reply.expect("a refusal");
-    assert_eq!(reply.body(), [1, 0, 0, 0, 0], "version 1, no reason, no text");
+    assert_eq!(reply.body(), [2, 0, 0, 0, 0], "version 2, no reason, no text");
 }
 
 #[test]
@@ -265,7 +305,7 @@ fn a_recorded_parent_is_not_accepted_again() {
     let secret = secret();
     let (child, parent) = (identity(3, &secret), identity(1, &secret));
     let (_, _, log) = meet(&child, &parent, Rank(1), &mut |_, _| {});
-    let (mut dialer, _) = Dialer::start(Arc::new(child), Rank(1), nonce(9));
+    let (mut dialer, _) = Dialer::start(Arc::new(child), Rank(1), TreeIndex(0), nonce(9));
     let failed = dialer.on_frame(&Frame::parse(&log[1]).expect("recorded")).expect_err("old");
     assert_eq!(failed.error, HandshakeError::Secret { rank: Rank(1) });
 }
@@ -274,7 +314,8 @@ fn a_recorded_parent_is_not_accepted_again() {
 fn what_one_side_said_is_no_answer_to_itself() {
     let secret = secret();
     let mut acceptor = Acceptor::new(Arc::new(identity(1, &secret)), nonce(2));
-    let (mut dialer, hello) = Dialer::start(Arc::new(identity(3, &secret)), Rank(1), nonce(1));
+    let (mut dialer, hello) =
+        Dialer::start(Arc::new(identity(3, &secret)), Rank(1), TreeIndex(0), nonce(1));
     assert!(dialer.on_frame(&hello).is_err());
     let Ok(Step::Send(challenge)) = acceptor.on_frame(&hello) else { panic!("a challenge") };
     assert!(acceptor.on_frame(&challenge).is_err());
@@ -303,7 +344,8 @@ fn random_frames_are_refused_without_a_panic() {
         bytes[2] %= 7;
         let frame = Frame::parse(&bytes).expect("the length is right");
         let mut acceptor = Acceptor::new(Arc::clone(&parent), nonce(2));
-        let (mut dialer, hello) = Dialer::start(Arc::clone(&child), Rank(1), nonce(1));
+        let (mut dialer, hello) =
+            Dialer::start(Arc::clone(&child), Rank(1), TreeIndex(0), nonce(1));
         if round % 2 == 0 {
             acceptor.on_frame(&hello).expect("a challenge");
         }
@@ -315,7 +357,8 @@ fn random_frames_are_refused_without_a_panic() {
 #[test]
 fn a_refusal_s_text_is_made_safe_to_print() {
     let secret = secret();
-    let (mut dialer, _) = Dialer::start(Arc::new(identity(3, &secret)), Rank(1), nonce(1));
+    let (mut dialer, _) =
+        Dialer::start(Arc::new(identity(3, &secret)), Rank(1), TreeIndex(0), nonce(1));
     let text = b"\x1b[2J\nfine";
     let mut refusal = vec![0, 0, 5, 1, 0, 2, u8::try_from(text.len()).expect("short"), 0];
     refusal.extend_from_slice(text);

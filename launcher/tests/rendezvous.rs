@@ -18,7 +18,7 @@ use copper_launcher::{
     Events, Identity, Job, LinkUp, Offer, PROTOCOL_VERSION, Pace, Peers, RefreshError,
     RefreshReply, Rendezvous, RendezvousCounters, RendezvousError, Secret, Settings, listen,
 };
-use copper_proto::{Dropped, Epoch, LinkId, Rank, Scope, Tree, ViewPath};
+use copper_proto::{Dropped, Epoch, Forest, LinkId, Rank, Scope, TreeIndex, ViewPath};
 use patience::{BOUND, until};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -83,7 +83,7 @@ impl Events for Recorder {
     fn link_down(&self, link: LinkId, reason: &str) {
         self.push(Event::Down(link, reason.to_owned()));
     }
-    fn orphaned(&self, reason: &str) {
+    fn orphaned(&self, _: TreeIndex, reason: &str) {
         self.push(Event::Orphaned(reason.to_owned()));
     }
     fn shutdown(&self) {
@@ -110,7 +110,7 @@ impl Node {
 /// A job whose ports are known and whose listeners wait to be used.
 struct Ranks {
     secret: Secret,
-    tree: Tree,
+    forest: Forest,
     peers: Peers,
     listeners: Vec<Option<TcpListener>>,
     addresses: Vec<SocketAddr>,
@@ -133,6 +133,10 @@ fn offer(rank: u32) -> Offer {
 
 impl Ranks {
     fn new(size: u32) -> Ranks {
+        Ranks::with_trees(size, 1)
+    }
+
+    fn with_trees(size: u32, trees: u32) -> Ranks {
         let nonzero = |value| NonZeroU32::new(value).expect("not zero");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners: Vec<_> = (0..size).map(|_| listen(any).expect("any port")).collect();
@@ -140,7 +144,7 @@ impl Ranks {
             listeners.iter().map(|it| it.local_addr().expect("bound")).collect();
         Ranks {
             secret: Secret::generate().expect("random bytes"),
-            tree: Tree::new(nonzero(size), nonzero(2), 0, 1).expect("valid"),
+            forest: Forest::new(nonzero(size), nonzero(2), nonzero(trees)).expect("valid"),
             peers: Peers::from_addresses(addresses.iter().copied()),
             listeners: listeners.into_iter().map(Some).collect(),
             addresses,
@@ -152,7 +156,7 @@ impl Ranks {
         Settings {
             version: PROTOCOL_VERSION,
             rank: Rank(rank),
-            tree: self.tree,
+            forest: self.forest,
             peers: self.peers.clone(),
             listener: listener.unwrap_or_else(|| {
                 listen(self.addresses[rank as usize]).expect("its old port is free")
@@ -170,7 +174,7 @@ impl Ranks {
             version: PROTOCOL_VERSION,
             job: Job::parse("job-1").expect("valid"),
             rank: Rank(rank),
-            tree: self.tree,
+            forest: self.forest,
             secret: self.secret.clone(),
             offer: offer(rank),
         }
@@ -240,7 +244,8 @@ impl ByHand {
     fn join(address: SocketAddr, identity: Identity, parent: u32) -> ByHand {
         let mut by_hand = ByHand::connect(address);
         let nonce = Nonce::random().expect("random bytes");
-        let (mut dialer, hello) = Dialer::start(Arc::new(identity), Rank(parent), nonce);
+        let (mut dialer, hello) =
+            Dialer::start(Arc::new(identity), Rank(parent), TreeIndex(0), nonce);
         by_hand.send(&hello);
         loop {
             let frame = by_hand.receive_frame();
@@ -291,7 +296,8 @@ fn a_tree_comes_up_in_any_order_and_the_root_counts_everybody() {
         all_ready(&nodes);
         assert_eq!(nodes[1].rendezvous.ready_ranks(), 4, "1, 3, 4 and 7");
         for (rank, node) in (0..).map(Rank).zip(&nodes) {
-            let children: Vec<Rank> = job.tree.children(rank).collect();
+            let tree = job.forest.tree(TreeIndex(0)).expect("the only one");
+            let children: Vec<Rank> = tree.children(rank).collect();
             let counters = node.counters();
             let links = children.len() as u64 + u64::from(rank.0 > 0);
             assert_eq!((counters.links, counters.handshakes), (links, links), "rank {rank}");
@@ -402,6 +408,46 @@ fn a_silent_parent_is_left_for_the_next_ancestor() {
 }
 
 #[test]
+fn a_rank_has_a_parent_in_each_tree_and_finds_another_in_each_that_it_loses() {
+    // Two trees over four ranks: 0 → 1 → 3 and 0 → 2, rotated by two 2 → 3 → 1 and 2 → 0.
+    let mut job = Ranks::with_trees(4, 2);
+    let mut nodes = job.start_all(0..4);
+    all_ready(&nodes);
+    for (rank, parents) in [(0, vec![2]), (1, vec![0, 3]), (2, vec![0]), (3, vec![1, 2])] {
+        for parent in parents {
+            nodes[rank as usize].recorder.wait_for_parent(1, parent);
+        }
+        assert_eq!(nodes[rank as usize].recorder.count(|it| matches!(it, Event::Down(..))), 0);
+    }
+    assert_eq!(nodes[0].counters().links, 3, "children 1 and 2, and 2 as a parent");
+    // Rank 3 was the parent of rank 1 in the second tree, and its child in the first.
+    let gone = nodes.remove(3);
+    gone.rendezvous.stop();
+    nodes[1].recorder.wait_for_parent(1, 2);
+    let (down, up) = (
+        |it: &Event| matches!(it, Event::Down(..)),
+        |it: &Event| matches!(it, Event::ParentUp(Rank(0), _)),
+    );
+    assert_eq!(nodes[1].recorder.count(down), 2, "both links to rank 3");
+    assert_eq!(nodes[1].recorder.count(up), 1, "the parent in the first tree stays");
+}
+
+#[test]
+fn a_shutdown_goes_through_all_trees_and_ends() {
+    let mut job = Ranks::with_trees(6, 3);
+    let nodes = job.start_all(0..6);
+    nodes[0].rendezvous.shutdown_children();
+    for node in &nodes {
+        // Rank 0 is below others in their trees.
+        node.recorder.wait_for(1, |event| *event == Event::Shutdown);
+    }
+    all_ready(&nodes);
+    for node in &nodes {
+        assert_eq!(node.recorder.count(|event| *event == Event::Shutdown), 1);
+    }
+}
+
+#[test]
 fn a_shutdown_reaches_every_rank_below() {
     let mut job = Ranks::new(8);
     let nodes = job.start_all(0..8);
@@ -481,7 +527,7 @@ fn a_rank_that_connects_anew_replaces_its_old_link() {
 fn a_rank_that_does_not_belong_is_told_why_at_once() {
     type Change = fn(&mut Settings);
     type Counter = fn(&RendezvousCounters) -> u64;
-    let cases: [(Change, Counter, &str); 6] = [
+    let cases: [(Change, Counter, &str); 7] = [
         (
             |it| it.secret = Secret::generate().expect("random bytes"),
             |it| it.refused_secret,
@@ -493,9 +539,9 @@ fn a_rank_that_does_not_belong_is_told_why_at_once() {
             "rank 0 refused: rank 1 belongs to job other, this is job job-1",
         ),
         (
-            |it| it.version = 2,
+            |it| it.version = 1,
             |it| it.refused_version,
-            "rank 0 speaks protocol 1, this is protocol 2: all ranks must run the same copper",
+            "rank 0 speaks protocol 2, this is protocol 1: all ranks must run the same copper",
         ),
         (
             |it| it.offer.provider = "shm".to_owned(),
@@ -510,16 +556,25 @@ fn a_rank_that_does_not_belong_is_told_why_at_once() {
                 addresses.push(SocketAddr::from(([127, 0, 0, 1], 9)));
                 it.peers = Peers::from_addresses(addresses);
                 let size = NonZeroU32::new(3).expect("not zero");
-                it.tree = Tree::new(size, size, 0, 1).expect("valid");
+                it.forest = Forest::new(size, size, NonZeroU32::MIN).expect("valid");
             },
             |it| it.refused_size,
             "rank 0 refused: rank 1 counts 3 ranks, this rank counts 2",
         ),
         (
             |it| {
-                // Rank 0 takes itself for the child and would dial rank 1, which is us.
                 let size = NonZeroU32::new(2).expect("not zero");
-                it.tree = Tree::new(size, size, 1, 2).expect("valid");
+                it.forest = Forest::new(size, size, size).expect("valid");
+            },
+            |it| it.refused_trees,
+            "rank 0 refused: rank 1 counts 2 trees, this rank counts 1",
+        ),
+        (
+            |it| {
+                // In the second tree rank 0 is the child and dials rank 1, which is rank 0's own
+                // address here.
+                let size = NonZeroU32::new(2).expect("not zero");
+                it.forest = Forest::new(size, size, size).expect("valid");
                 it.rank = Rank(0);
                 let zero = it.peers.resolve(Rank(0)).expect("an address");
                 it.peers = Peers::from_addresses([zero, zero]);

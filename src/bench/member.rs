@@ -15,7 +15,7 @@ use copper_launcher::{
 };
 use copper_ofi::{Arena, Filled, Filling, Net, Network};
 use copper_proto::node::SourceUse;
-use copper_proto::{Rank, Tree};
+use copper_proto::{FilePolicy, Forest, Rank};
 
 use super::fetcher::Fetcher;
 use super::orders::{Driver, Join};
@@ -66,15 +66,16 @@ impl Member {
     pub(super) fn join(place: &Place, join: Join) -> anyhow::Result<Member> {
         let size = NonZeroU32::new(join.ranks).context("a tree has a rank")?;
         let fanout = NonZeroU32::new(join.fanout).context("a tree has children")?;
-        let tree = Tree::new(size, fanout, 0, 1).context("the fan-out is too large")?;
+        let forest =
+            Forest::new(size, fanout, NonZeroU32::MIN).context("the fan-out is too large")?;
         let arena = Arena::map(usize::try_from(join.memory_bytes)?)?;
         // All pages now: what the kernel takes to clear them is not what is measured.
         arena.prepare(0, arena.len());
         if join.driver == Driver::Raw {
             arena.take(0, arena.len()).as_mut().fill(1);
         }
-        let children = tree.children(place.rank).count();
-        let settings = network_settings(place.net.clone(), place.bind, children);
+        let children = forest.children_count(place.rank);
+        let settings = network_settings(place.net.clone(), place.bind, children, 1);
         let network = Network::open(&settings, &arena)?;
         let provider = network.provider().to_owned();
         let offer = Offer {
@@ -90,7 +91,7 @@ impl Member {
         let (ends, ended) = sync_channel(16);
         let (driving, control) = match join.driver {
             Driver::Engine => {
-                let (settings, fetcher) = engine(arena, &tree, place.rank, &queue);
+                let (settings, fetcher) = engine(arena, &forest, place.rank, &queue);
                 let (fabric, source) = (RankFabric::new(network), Synthetic::<Filling>::default());
                 let thread =
                     EngineThread::start(settings, fabric, source, sleeper, spin, ends.clone())?;
@@ -107,7 +108,7 @@ impl Member {
         };
         // Nobody refreshes a bench: what is begun here is not told to anybody.
         let links = Links { control, queue, ends, refreshing: Arc::default() };
-        let rendezvous = meet(place, join, tree, offer, links)?;
+        let rendezvous = meet(place, join, forest, offer, links)?;
         let member = Member { driving, provider, rendezvous, _ended: ended };
         member.wait_for_parent()?;
         Ok(member)
@@ -135,16 +136,17 @@ impl Member {
 
 fn engine(
     arena: Arena,
-    tree: &Tree,
+    forest: &Forest,
     rank: Rank,
     queue: &Arc<Queue>,
 ) -> (EngineSettings<RankArena>, Arc<Fetcher>) {
     let inodes = Arc::new(Inodes::<Filled>::default());
     let fetcher = Arc::new(Fetcher::default());
     fetcher.set_view(EngineView::new(Arc::clone(&inodes), Arc::clone(queue)));
-    let source_use = if tree.root() == rank { SourceUse::Root } else { SourceUse::Never };
+    let source_use = if forest.has_root(rank) { SourceUse::Root } else { SourceUse::Never };
     let settings = EngineSettings {
-        source_use,
+        source_uses: vec![source_use],
+        files: FilePolicy::default(),
         budget: Budget::around(arena.len() as u64),
         memory: RankArena(arena),
         inodes,
@@ -159,7 +161,7 @@ fn engine(
 fn meet(
     place: &Place,
     join: Join,
-    tree: Tree,
+    forest: Forest,
     offer: Offer,
     links: Links,
 ) -> anyhow::Result<Rendezvous> {
@@ -167,7 +169,7 @@ fn meet(
     let settings = RendezvousSettings {
         version: rendezvous_version(),
         rank: place.rank,
-        tree,
+        forest,
         peers: Peers::from_addresses(peers.collect::<Result<Vec<_>, _>>()?),
         listener: place.listener.try_clone()?,
         secret: place.secret.clone(),

@@ -1,21 +1,25 @@
 //! `copper launch`: all ranks of a job, or none.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use copper_launcher::job::host_name;
 use copper_launcher::{Instances, Job, LocalPlan, RankPlace, RunFolder, Secret};
 use copper_ofi::Net;
-use copper_proto::Rank;
+use copper_proto::Forest;
+use copper_proto::limits::{TREES_MAX, WHOLE_FILE_BYTES};
+use copper_proto::topology::default_fanout;
 
 use super::environment::default_memory;
 use super::kernel_cache::KernelCache;
 use super::logging::Level;
 use super::print;
+use super::serve::forest;
 use super::size::Size;
 use crate::daemon::SourceAccess;
 
@@ -54,13 +58,25 @@ pub(super) struct LaunchArguments {
 
     /// Children of each rank in the tree
     #[arg(long, value_name = "K")]
-    fanout: Option<u32>,
+    fanout: Option<NonZeroU32>,
+
+    /// Trees that fetch side by side, each with a root of its own that reads its part of the files
+    #[arg(long, short = 'T', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(TREES_MAX)))]
+    trees: u32,
+
+    /// Files up to this size are fetched whole on first touch, larger ones block by block
+    #[arg(long, short = 'M', value_name = "SIZE", default_value_t = Size(WHOLE_FILE_BYTES))]
+    max_cacheable: Size,
+
+    /// Each rank reads files above this size from the source itself [default: none]
+    #[arg(long, value_name = "SIZE")]
+    direct_above: Option<Size>,
 
     /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
 
-    /// Whether ranks other than the root may read the files' own file system
+    /// Whether ranks other than the roots may read the files' own file system
     #[arg(long, value_enum, default_value = "direct")]
     source: SourceAccess,
 
@@ -95,6 +111,7 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("{} is no path", directory.display()))?;
     let mounts: Vec<PathBuf> =
         (0..arguments.local).map(|rank| directory.join(rank.to_string())).collect();
+    let forest = forest_of(arguments)?;
     let job = Job::from_environment()?;
     let base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
     let host = host_name();
@@ -102,7 +119,7 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let instances = Instances::open()?;
 
     let common = common_arguments(arguments, &job, &directory, &mounts);
-    let rank_args = |place: &RankPlace<'_>| rank_arguments(arguments, place);
+    let rank_args = |place: &RankPlace<'_>| rank_arguments(arguments, &forest, place);
     let plan = LocalPlan {
         exe: std::env::current_exe().context("cannot find this program")?,
         mounts,
@@ -156,10 +173,17 @@ fn common_arguments(
         arguments.spin_us.to_string().into(),
         "--fuse-threads".into(),
         arguments.fuse_threads.to_string().into(),
+        "--trees".into(),
+        arguments.trees.to_string().into(),
+        "--max-cacheable".into(),
+        arguments.max_cacheable.0.to_string().into(),
     ];
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), path.clone().into()];
     common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
     common.extend(mounts.iter().flat_map(|mount| flag("--hide", mount)));
+    if let Some(Size(bytes)) = arguments.direct_above {
+        common.extend(["--direct-above".into(), bytes.to_string().into()]);
+    }
     if let Some(fanout) = arguments.fanout {
         common.extend(["--fanout".into(), fanout.to_string().into()]);
     }
@@ -178,10 +202,23 @@ fn common_arguments(
     common
 }
 
-fn rank_arguments(arguments: &LaunchArguments, place: &RankPlace<'_>) -> Vec<OsString> {
-    let root = Rank(0);
+/// The trees of the job, judged before anything is started.
+fn forest_of(arguments: &LaunchArguments) -> anyhow::Result<Forest> {
+    let size = NonZeroU32::new(arguments.local).context("--local 0: a job has a rank")?;
+    let fanout = arguments.fanout.unwrap_or_else(|| default_fanout(size.get()));
+    if arguments.source == SourceAccess::None && arguments.direct_above.is_some() {
+        bail!("--source none and --direct-above exclude each other: leave one of them out");
+    }
+    forest(size, fanout, arguments.trees)
+}
+
+fn rank_arguments(
+    arguments: &LaunchArguments,
+    forest: &Forest,
+    place: &RankPlace<'_>,
+) -> Vec<OsString> {
     let source = match arguments.source {
-        SourceAccess::None if place.rank != root => "none",
+        SourceAccess::None if !forest.has_root(place.rank) => "none",
         SourceAccess::None | SourceAccess::Direct => "direct",
     };
     vec![

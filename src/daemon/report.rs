@@ -7,12 +7,21 @@ use std::time::Instant;
 use copper_engine::Counters;
 use copper_fuse::{CounterValues, Mounted};
 use copper_launcher::{Job, Rendezvous, job::host_name};
-use copper_proto::Rank;
+use copper_proto::{Forest, Rank};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::refreshing::Refreshing;
 use super::{Plan, resident};
 use crate::source::SourceCounters;
+
+/// A rank's part in one tree.
+#[derive(Debug, Serialize)]
+struct TreeReport {
+    root: u32,
+    parent: Option<u64>,
+    reads_source: bool,
+}
 
 /// Reads counters that others write; asks nobody.
 #[derive(Debug)]
@@ -24,9 +33,8 @@ pub(super) struct Reporter {
     pub(super) engine: Arc<Counters>,
     pub(super) source: Arc<SourceCounters>,
     pub(super) refreshing: Arc<Refreshing>,
-    fanout: u32,
+    forest: Forest,
     memory_bytes: u64,
-    is_root: bool,
     source_access: &'static str,
     started: Instant,
     state: Mutex<&'static str>,
@@ -39,15 +47,14 @@ impl Reporter {
     pub(super) fn new(plan: &Plan) -> Reporter {
         Reporter {
             rank: plan.rank,
-            size: plan.tree.size(),
+            size: plan.forest.size(),
             host: host_name(),
             job: plan.job.clone(),
             engine: Arc::default(),
             source: Arc::default(),
             refreshing: Arc::default(),
-            fanout: plan.tree.fanout(),
+            forest: plan.forest,
             memory_bytes: plan.memory_bytes,
-            is_root: plan.tree.root() == plan.rank,
             source_access: match plan.source {
                 super::SourceAccess::Direct => "direct",
                 super::SourceAccess::None => "none",
@@ -78,8 +85,7 @@ impl Reporter {
 
     /// The rank as one JSON object.
     pub(super) fn report(&self) -> Value {
-        let engine = &*self.engine;
-        let parent = get(&engine.parent_plus_one).checked_sub(1);
+        let trees: Vec<TreeReport> = self.trees().collect();
         let mounted = self.mounted.get().and_then(Weak::upgrade);
         json!({
             "rank": self.rank.0,
@@ -88,9 +94,10 @@ impl Reporter {
             "host": self.host,
             "job": self.job.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
-            "state": self.state(parent.is_some()),
-            "parent": parent,
-            "fanout": self.fanout,
+            "state": self.state(&trees),
+            "parent": trees[0].parent,
+            "trees": trees,
+            "fanout": self.forest.fanout(),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
             "source": self.source_report(),
@@ -106,14 +113,24 @@ impl Reporter {
     }
 
     /// `ready`, or why it is less than that.
-    fn state(&self, has_parent: bool) -> &'static str {
+    fn state(&self, trees: &[TreeReport]) -> &'static str {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let reads_source = get(&self.engine.reads_source) == 1;
+        let is_orphan = |tree: &TreeReport| tree.parent.is_none() && !tree.reads_source;
+        let is_degraded = |tree: &TreeReport| tree.parent.is_none() && tree.root != self.rank.0;
         match state {
-            "ready" if !has_parent && !reads_source => "orphan",
-            "ready" if !has_parent && !self.is_root => "degraded",
+            "ready" if trees.iter().any(is_orphan) => "orphan",
+            "ready" if trees.iter().any(is_degraded) => "degraded",
             state => state,
         }
+    }
+
+    fn trees(&self) -> impl Iterator<Item = TreeReport> {
+        let counted = self.engine.trees.iter();
+        self.forest.trees().zip(counted).map(|((_, tree), counted)| TreeReport {
+            root: tree.root().0,
+            parent: get(&counted.parent_plus_one).checked_sub(1),
+            reads_source: get(&counted.reads_source) == 1,
+        })
     }
 
     fn source_report(&self) -> Value {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use copper_proto::limits::TREES_MAX;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters and gauges of one engine. Written by its thread alone, read by anybody, with
@@ -9,6 +11,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
+            /// This rank's part in each tree; those behind the job's last one are not used.
+            pub trees: [TreeCounters; TREES_MAX as usize],
         }
     };
 }
@@ -82,12 +86,17 @@ counters! {
     leases_given,
     /// Leases that this rank holds.
     leases_held,
-    /// Children linked.
+    /// Children linked, in all trees.
     children,
+}
+
+/// A rank's part in one tree.
+#[derive(Debug, Default)]
+pub struct TreeCounters {
     /// The parent's rank plus one; 0 without one.
-    parent_plus_one,
+    pub parent_plus_one: AtomicU64,
     /// 1 if this rank reads the source itself.
-    reads_source,
+    pub reads_source: AtomicU64,
 }
 
 /// Sets a value that only the engine's thread writes.

@@ -12,8 +12,9 @@ use copper_proto::encoding::Malformed;
 use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
 use copper_proto::{
-    CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, JobId, Key, LinkId, Message, Node,
-    Output, PullFailure, PullId, ReadAhead, SourceAnswer, SourceRequest, Tick, Ticket, What,
+    CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, FilePolicy, JobId, Key, LinkId,
+    Member, Message, Output, PullFailure, PullId, ReadAhead, SourceAnswer, SourceRequest, Tick,
+    Ticket, What,
 };
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
@@ -34,8 +35,10 @@ const QUESTIONS_PER_TURN: usize = 64;
 
 /// What an engine is made of.
 pub struct Settings<M: Memory> {
-    /// Whether this rank reads the source.
-    pub source_use: SourceUse,
+    /// Whether this rank reads the source, by tree.
+    pub source_uses: Vec<SourceUse>,
+    /// How files are treated by their size.
+    pub files: FilePolicy,
     /// The arena.
     pub memory: M,
     /// Its size, and that of the tables beside it.
@@ -74,7 +77,7 @@ struct Unsent {
 
 /// The engine of one rank.
 pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
-    node: Node,
+    member: Member,
     ahead: ReadAhead,
     cache: Cache,
     slots: Slots<M>,
@@ -110,8 +113,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         now: Tick,
     ) -> Engine<M, F, S> {
         let engine = Engine {
-            node: Node::new(settings.source_use, now),
-            ahead: ReadAhead::new(settings.budget.arena),
+            member: Member::new(&settings.source_uses, settings.files, now),
+            ahead: ReadAhead::new(settings.budget.arena, settings.files.whole_up_to),
             cache: Cache::within(&settings.budget),
             slots: Slots::default(),
             memory: settings.memory,
@@ -152,7 +155,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             self.work();
         }
         worked |= self.post_again();
-        if self.node.next_due() <= now {
+        if self.member.next_due() <= now {
             self.inputs.push_back(Input::Time);
         }
         worked |= self.work();
@@ -166,7 +169,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
     pub fn next_due(&self) -> Tick {
         let retry = !self.unsent.is_empty() || !self.unposted.is_empty();
         let soon = self.now + std::time::Duration::from_millis(1);
-        self.node.next_due().min(if retry { soon } else { Tick::NEVER })
+        self.member.next_due().min(if retry { soon } else { Tick::NEVER })
     }
 
     /// The fabric, for its wait descriptor.
@@ -186,7 +189,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::LinkUp { link, rank, role, address, send_token, receive_token } => {
+            Control::LinkUp { link, tree, rank, role, address, send_token, receive_token } => {
                 let peer = match self.fabric.connect(&address) {
                     Ok(peer) => peer,
                     Err(Failed) => {
@@ -198,14 +201,14 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let made = Link { peer, send_token, receive_token, arena_bytes };
                 self.links.insert(link, made);
                 self.tokens.insert(receive_token, link);
-                info!(%rank, ?role, "linked");
+                info!(%rank, %tree, ?role, "linked");
                 self.inputs.push_back(match role {
-                    Role::Parent => Input::ParentUp { link, rank },
-                    Role::Child => Input::ChildUp { link, rank },
+                    Role::Parent => Input::ParentUp { tree, link, rank },
+                    Role::Child => Input::ChildUp { tree, link, rank },
                 });
             }
             Control::LinkDown(link) => self.link_down(link),
-            Control::Orphaned => self.inputs.push_back(Input::Orphaned),
+            Control::Orphaned(tree) => self.inputs.push_back(Input::Orphaned { tree }),
             Control::Refresh { epoch, scope } => {
                 self.inputs.push_back(Input::Refresh { epoch, scope });
             }
@@ -351,27 +354,27 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         self.work_with(&[])
     }
 
-    /// Feeds the inputs to the node and applies its outputs until both are empty. `payload` is
+    /// Feeds the inputs to the protocol and applies its outputs until both are empty. `payload` is
     /// that of the message among the inputs.
     fn work_with(&mut self, payload: &[u8]) -> bool {
         let mut worked = false;
         while let Some(input) = self.inputs.pop_front() {
             worked = true;
             let now = self.now;
-            let (node, mut shelf) = self.node_and_shelf();
-            node.handle(now, input, &mut shelf);
+            let (member, mut shelf) = self.member_and_shelf();
+            member.handle(now, input, &mut shelf);
             loop {
-                let (node, mut shelf) = self.node_and_shelf();
-                let Some(output) = node.poll(now, &mut shelf) else { break };
+                let (member, mut shelf) = self.member_and_shelf();
+                let Some(output) = member.poll(now, &mut shelf) else { break };
                 self.apply(output, payload);
             }
         }
         worked
     }
 
-    fn node_and_shelf(&mut self) -> (&mut Node, Shelf<'_, M>) {
+    fn member_and_shelf(&mut self) -> (&mut Member, Shelf<'_, M>) {
         let shelf = Shelf { cache: &mut self.cache, slots: &mut self.slots, inodes: &self.inodes };
-        (&mut self.node, shelf)
+        (&mut self.member, shelf)
     }
 
     fn apply(&mut self, output: Output, payload: &[u8]) {
@@ -518,7 +521,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
 
     fn publish_counters(&self) {
         let counters = &*self.counters;
-        let node = self.node.counters();
+        let node = self.member.counters();
         set(&counters.pulls, node.pulls);
         set(&counters.pulled_bytes, node.pulled_bytes);
         set(&counters.inlined, node.inlined);
@@ -545,16 +548,18 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.attributes, cache.attributes);
         set(&counters.inodes, self.inodes.len() as u64);
         set(&counters.questions, self.questions.len() as u64);
-        let gauges = self.node.gauges();
+        let gauges = self.member.gauges();
         set(&counters.fetches, gauges.fetches as u64);
         set(&counters.pulls_now, gauges.pulls as u64);
         set(&counters.quarantined_now, gauges.quarantined as u64);
         set(&counters.source_jobs, gauges.jobs as u64);
         set(&counters.leases_given, gauges.leases_given as u64);
         set(&counters.leases_held, gauges.leases_held as u64);
-        set(&counters.children, self.node.children().count() as u64);
-        set(&counters.parent_plus_one, self.node.parent().map_or(0, |rank| u64::from(rank.0) + 1));
-        set(&counters.reads_source, u64::from(self.node.reads_source()));
+        set(&counters.children, self.member.children().count() as u64);
+        for (tree, node) in counters.trees.iter().zip(self.member.nodes()) {
+            set(&tree.parent_plus_one, node.parent().map_or(0, |rank| u64::from(rank.0) + 1));
+            set(&tree.reads_source, u64::from(node.reads_source()));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use copper_proto::{
     Dropped, Entry, Epoch, Errno, Extent, JobId, Key, LinkId, PullId, Rank, Scope, Statistics,
+    TreeIndex,
 };
 
 use crate::view::Stale;
@@ -146,7 +147,7 @@ pub struct SourceDone<F> {
 
 /// The file system that is shown: reads on threads of its own.
 pub trait Source<F> {
-    /// Queues a job. The protocol keeps their number below `SOURCE_JOBS_MAX`.
+    /// Queues a job. The protocol keeps their number below `SOURCE_JOBS_MAX` for each tree.
     fn submit(&mut self, job: JobId, key: &Key, work: SourceWork<F>);
 
     /// A job that has ended.
@@ -166,6 +167,8 @@ pub enum Control {
     LinkUp {
         /// The new link.
         link: LinkId,
+        /// In which tree.
+        tree: TreeIndex,
         /// Who.
         rank: Rank,
         /// Which of the two.
@@ -179,8 +182,8 @@ pub enum Control {
     },
     /// A link is gone.
     LinkDown(LinkId),
-    /// No ancestor can be reached.
-    Orphaned,
+    /// No ancestor in this tree can be reached.
+    Orphaned(TreeIndex),
     /// The source is to be looked at anew.
     Refresh {
         /// The refresh's number.

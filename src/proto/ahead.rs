@@ -11,7 +11,7 @@
 //!       └▶ none of these ───────────────────────▶ remembered; nothing is fetched
 //! ```
 //! Within its window a sequential stream takes touches in any order: the kernel's own read-ahead and
-//! the faults of a mapping do not come in order. Files up to [`WHOLE_FILE_BYTES`] are not watched:
+//! the faults of a mapping do not come in order. Files that are fetched whole are not watched:
 //! they are fetched whole.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use crate::key::{BlockIndex, Generation, ViewPath};
 use crate::limits::{
     AHEAD_BLOCKS_FIRST, AHEAD_BLOCKS_MAX, AHEAD_SHARE, BLOCK_BYTES, WATCHED_FILES_MAX,
-    WATCHED_STREAMS_MAX, WATCHED_TOUCHES_MAX, WHOLE_FILE_BYTES,
+    WATCHED_STREAMS_MAX, WATCHED_TOUCHES_MAX,
 };
 
 /// A stream that has not moved for so many touches does not count any more: its reader has gone.
@@ -30,6 +30,8 @@ const LIVE_TOUCHES: u64 = 64;
 pub struct ReadAhead {
     /// What all streams together may have fetched ahead, in blocks.
     blocks_max: u32,
+    /// Files up to this size, in bytes, are not watched.
+    whole_up_to: u64,
     /// The one that was read last is the last.
     files: VecDeque<Watched>,
     /// Touches so far.
@@ -58,11 +60,12 @@ struct Stream {
 }
 
 impl ReadAhead {
-    /// For a rank with an arena of so many bytes.
-    pub fn new(arena_bytes: u64) -> ReadAhead {
+    /// For a rank with an arena of so many bytes, where files up to `whole_up_to` bytes are fetched
+    /// whole.
+    pub fn new(arena_bytes: u64, whole_up_to: u64) -> ReadAhead {
         let blocks = arena_bytes / AHEAD_SHARE / u64::from(BLOCK_BYTES);
         let blocks_max = u32::try_from(blocks).unwrap_or(u32::MAX).max(1);
-        ReadAhead { blocks_max, files: VecDeque::new(), touches: 0 }
+        ReadAhead { blocks_max, whole_up_to, files: VecDeque::new(), touches: 0 }
     }
 
     /// A reader wants the blocks from `first` to `last` of a file, and they were not shown before:
@@ -77,7 +80,7 @@ impl ReadAhead {
     ) -> impl Iterator<Item = BlockIndex> + use<> {
         let blocks = i64::from(generation.size.div_ceil(BLOCK_BYTES.into()).min(1 << 32) as u32);
         let mut next = (0, 1, 0);
-        if generation.size > WHOLE_FILE_BYTES {
+        if generation.size > self.whole_up_to {
             self.touches += 1;
             let touches = self.touches;
             let share = self.share();
@@ -181,6 +184,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::WHOLE_FILE_BYTES;
     use std::collections::BTreeSet;
 
     const MIB: u64 = 1 << 20;
@@ -193,7 +197,7 @@ mod tests {
 
     impl Rank {
         fn new(arena_bytes: u64) -> Rank {
-            Rank { ahead: ReadAhead::new(arena_bytes), fetched: BTreeSet::new() }
+            Rank { ahead: ReadAhead::new(arena_bytes, WHOLE_FILE_BYTES), fetched: BTreeSet::new() }
         }
 
         /// What a touch of one block brings.
@@ -298,7 +302,7 @@ mod tests {
 
     #[test]
     fn files_that_are_fetched_whole_are_not_watched() {
-        let mut ahead = ReadAhead::new(1 << 30);
+        let mut ahead = ReadAhead::new(1 << 30, WHOLE_FILE_BYTES);
         let path = ViewPath::parse(b"small").expect("well-formed");
         let generation = Generation { size: WHOLE_FILE_BYTES, ..Generation::default() };
         for index in (0..9).map(BlockIndex) {

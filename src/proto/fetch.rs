@@ -11,7 +11,7 @@
 //!            └─ source ─▶ (Starved) ─▶ Reading ─▶ completed
 //!                            └ directory: Reading ─▶ (Starved) ─▶ Pulling ─▶ completed
 //! ```
-//! `Starved` waits for an extent, in order. A waiter whose deadline comes is answered `ETIMEDOUT`
+//! `Starved` waits for an extent, in order; a grant is given back after a while and asked for again. A waiter whose deadline comes is answered `ETIMEDOUT`
 //! and forgotten; its fetch goes on, so that credits, leases and extents are accounted for.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -44,6 +44,9 @@ pub(crate) struct Grant {
     pub(crate) offset: u64,
     pub(crate) len: u32,
     pub(crate) checksum: u64,
+    /// How long it may wait for an extent: the parent could be waiting for the extents of this rank,
+    /// as its child in another tree.
+    pub(crate) until: Tick,
 }
 
 /// What an extent is needed for.
@@ -82,6 +85,8 @@ pub(crate) struct Fetch {
     pub(crate) ahead: bool,
     /// What is under way was asked for before a refresh that covers it.
     pub(crate) outdated: bool,
+    /// Grants that were given back for want of an extent.
+    pub(crate) given_back: u32,
     waiters: Vec<(Waiter, Tick)>,
     /// Its place among the timers; `NEVER` if it has none.
     timer: Tick,
@@ -92,7 +97,9 @@ impl Fetch {
     fn due(&self) -> Tick {
         let waiters = self.waiters.iter().map(|&(_, deadline)| deadline).min();
         let state = match self.state {
-            State::Pulling { until, .. } | State::Paused { until } => until,
+            State::Pulling { until, .. }
+            | State::Paused { until }
+            | State::Starved(Need::Pull(Grant { until, .. })) => until,
             State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => Tick::NEVER,
         };
         state.min(waiters.unwrap_or(Tick::NEVER))
@@ -152,6 +159,7 @@ impl Fetches {
                     attempts: 0,
                     ahead: waiter.is_none(),
                     outdated: false,
+                    given_back: 0,
                     waiters: Vec::new(),
                     timer: Tick::NEVER,
                 };
@@ -265,7 +273,9 @@ impl Fetches {
         let expired = fetch.waiters.extract_if(.., |(_, deadline)| *deadline <= now);
         let expired = expired.map(|(waiter, _)| waiter).collect();
         let state_over = match fetch.state {
-            State::Pulling { until, .. } | State::Paused { until } => until <= now,
+            State::Pulling { until, .. }
+            | State::Paused { until }
+            | State::Starved(Need::Pull(Grant { until, .. })) => until <= now,
             State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => false,
         };
         if state_over {

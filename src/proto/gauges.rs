@@ -49,3 +49,18 @@ pub struct Gauges {
     /// Leases that this node holds.
     pub leases_held: usize,
 }
+
+macro_rules! summed {
+    ($name:ident: $($field:ident),*) => {
+        impl std::iter::Sum for $name {
+            fn sum<I: Iterator<Item = $name>>(all: I) -> $name {
+                all.fold($name::default(), |sum, it| $name { $($field: sum.$field + it.$field),* })
+            }
+        }
+    };
+}
+
+summed!(NodeCounters: pulls, pulled_bytes, inlined, retries, checksum_failures, quarantined,
+    expired, starved, misses, fetched_ahead, ahead_awaited, refreshes, outdated,
+    violations);
+summed!(Gauges: fetches, pulls, quarantined, jobs, leases_given, leases_held);

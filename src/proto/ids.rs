@@ -21,6 +21,10 @@ identifier! {
     Rank(u32)
 }
 identifier! {
+    /// One of the trees over a job's ranks, from 0.
+    TreeIndex(u32)
+}
+identifier! {
     /// One established connection to another rank; never reused within a daemon's life.
     LinkId(u32)
 }
@@ -42,10 +46,11 @@ identifier! {
     Ticket(u64)
 }
 identifier! {
-    /// One RMA read (or one copy out of a message) into an extent.
+    /// One RMA read (or one copy out of a message) into an extent; unlike any other of its rank that
+    /// is under way.
     PullId(u32)
 }
 identifier! {
-    /// One read of the source.
+    /// One read of the source; unlike any other of its rank that is under way.
     JobId(u32)
 }

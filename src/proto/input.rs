@@ -3,7 +3,7 @@
 use crate::attributes::{Entry, Statistics};
 use crate::errno::Errno;
 use crate::fetch::PullFailure;
-use crate::ids::{Epoch, JobId, LinkId, PullId, Rank, Ticket};
+use crate::ids::{Epoch, JobId, LinkId, PullId, Rank, Ticket, TreeIndex};
 use crate::key::Key;
 #[cfg(doc)]
 use crate::output::{Output, SourceRequest};
@@ -50,15 +50,19 @@ pub enum Input {
         /// What the source said.
         result: Result<SourceAnswer, Errno>,
     },
-    /// A handshake made another rank this node's parent.
+    /// A handshake made another rank this rank's parent in a tree.
     ParentUp {
+        /// Which.
+        tree: TreeIndex,
         /// The new link.
         link: LinkId,
         /// Who.
         rank: Rank,
     },
-    /// A handshake made another rank this node's child.
+    /// A handshake made another rank this rank's child in a tree.
     ChildUp {
+        /// Which.
+        tree: TreeIndex,
         /// The new link.
         link: LinkId,
         /// Who.
@@ -69,8 +73,11 @@ pub enum Input {
         /// Which.
         link: LinkId,
     },
-    /// No ancestor can be reached.
-    Orphaned,
+    /// No ancestor in a tree can be reached.
+    Orphaned {
+        /// Which.
+        tree: TreeIndex,
+    },
     /// The source is to be looked at anew. Takes effect at once; [`Output::Refreshed`] says so.
     Refresh {
         /// The refresh's number.
@@ -98,12 +105,14 @@ pub enum SourceAnswer {
     Statistics(Statistics),
 }
 
-/// When this rank reads the source itself.
+/// When this rank reads the source itself for one tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceUse {
     /// Always: it is the root.
     Root,
-    /// When no ancestor can be reached.
+    /// When no ancestor can be reached, and what [`FilePolicy::is_direct`] names.
+    ///
+    /// [`FilePolicy::is_direct`]: crate::FilePolicy::is_direct
     Fallback,
     /// Never.
     Never,

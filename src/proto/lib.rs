@@ -4,9 +4,9 @@
 //! [`Node::poll`]. The daemon and the simulator run this same code. What a node holds is behind the
 //! [`Store`] trait, which `copper-cache` implements.
 //!
-//! Read in this order: [`key`] (what is asked for), [`topology`] (who is asked), [`wire`] (how),
-//! [`node`] (one rank's part), `fetch` (its side as a child), `serve` (its side as a parent),
-//! [`ahead`] (what will be asked for next).
+//! Read in this order: [`key`] (what is asked for), [`topology`] and [`ownership`] (who is asked),
+//! [`wire`] (how), [`member`] (one rank), [`node`] (its part in one tree), `fetch` (its side as a
+//! child), `serve` (its side as a parent), [`ahead`] (what will be asked for next).
 
 #![forbid(unsafe_code)]
 
@@ -18,14 +18,17 @@ pub mod encoding;
 pub mod errno;
 pub mod extended_attributes;
 mod fetch;
+mod file_policy;
 mod gauges;
 pub mod ids;
 mod input;
 pub mod key;
 pub mod limits;
 mod link;
+pub mod member;
 pub mod node;
 mod output;
+pub mod ownership;
 pub mod scope;
 mod serve;
 pub mod store;
@@ -40,15 +43,17 @@ pub use directory::{Directory, DirectoryBuilder, DirectoryEntry};
 pub use errno::Errno;
 pub use extended_attributes::ExtendedAttributes;
 pub use fetch::PullFailure;
-pub use ids::{Epoch, JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket};
+pub use file_policy::FilePolicy;
+pub use ids::{Epoch, JobId, LeaseId, LinkId, PullId, Rank, RequestId, Ticket, TreeIndex};
 pub use key::{BlockIndex, Generation, Key, ViewPath, What};
+pub use member::Member;
 pub use node::{
-    CopyFrom, Gauges, Input, Node, NodeCounters, Outcome, Output, SourceAnswer, SourceRequest,
-    SourceUse,
+    CopyFrom, Gauges, Input, Node, NodeCounters, Outcome, Output, Place, SourceAnswer,
+    SourceRequest, SourceUse,
 };
 pub use scope::{Dropped, Scope};
 pub use serve::Violation;
 pub use store::{Extent, Held, Known, Store};
 pub use tick::Tick;
-pub use topology::Tree;
+pub use topology::{Forest, Tree};
 pub use wire::{Message, Reply};

@@ -37,6 +37,14 @@ pub const CREDITS: u32 = 32;
 /// Children of one rank in one tree.
 pub const CHILDREN_MAX: u32 = 64;
 
+/// Trees of one job. Each costs a rank a link up and, on average, one down; 16 readers of the source
+/// are as many as there are object servers behind most files.
+pub const TREES_MAX: u32 = 16;
+
+/// Consecutive blocks of a file that belong to one tree: few beside those that are fetched ahead, so
+/// that one reader keeps all roots busy.
+pub const STRIPE_BLOCKS: u32 = 2;
+
 /// Messages that may arrive before the parent looks: every child's credits, and as many notes that
 /// leases are done (each note gives back at least one lease, which a credit covers).
 pub const RECEIVES_PER_CHILD: u32 = 2 * CREDITS;
@@ -59,7 +67,7 @@ pub const LOOKUPS_BEFORE_LISTING: u32 = 1;
 /// and a name each on Lustre and ext4.
 pub const SMALL_DIRECTORY_BYTES: u64 = 16 << 10;
 
-/// A file up to this size is fetched whole on first touch (`-M`), in bytes.
+/// A file up to this size is fetched whole on first touch, in bytes, unless `-M` says otherwise.
 pub const WHOLE_FILE_BYTES: u64 = 10_000_000;
 
 /// First reads of files in one directory before its other small files are fetched too: one, so that a
@@ -105,6 +113,9 @@ pub const REQUEST_BOUND: Duration = Duration::from_secs(30);
 
 /// How long one pull may take before its extent is put in quarantine and the question asked again.
 pub const PULL_BOUND: Duration = Duration::from_secs(5);
+
+/// How long a grant waits for an extent to be pulled into before it is given back, and asked for again.
+pub const GRANT_BOUND: Duration = Duration::from_millis(250);
 
 /// How long a rank without a parent keeps its readers waiting for a new one.
 pub const ORPHAN_BOUND: Duration = Duration::from_secs(6);

@@ -1,5 +1,5 @@
-//! One rank of the protocol: [`Node::handle`] takes what happened, [`Node::poll`] gives what is to
-//! be done about it.
+//! One rank in one tree of the protocol: [`Node::handle`] takes what happened, [`Node::poll`] gives
+//! what is to be done about it.
 //!
 //! Rules for whoever drives it:
 //! - after each `handle`, `poll` until `None`, applying each output before the next `poll`: an
@@ -14,16 +14,19 @@ mod resources;
 mod transfers;
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Fetches, State, Waiter};
+use crate::file_policy::FilePolicy;
 pub use crate::gauges::{Gauges, NodeCounters};
-use crate::ids::{Epoch, JobId, PullId, Rank};
+use crate::ids::{Epoch, JobId, PullId, Rank, TreeIndex};
 pub use crate::input::{Input, SourceAnswer, SourceUse};
 use crate::key::{BlockIndex, Key, ViewPath, What};
-use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND, WHOLE_FILE_BYTES};
+use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND};
 use crate::link::{Parent, bound_ms};
 pub use crate::output::{CopyFrom, Outcome, Output, SourceRequest};
+use crate::ownership::{Numbers, owner};
 use crate::serve::Children;
 use crate::store::{Extent, Known, Store};
 use crate::tick::Tick;
@@ -37,18 +40,32 @@ enum Upstream {
     Lost { since: Tick },
 }
 
-/// One rank.
+/// A rank's place in one tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which tree.
+    pub tree: TreeIndex,
+    /// Of how many.
+    pub trees: NonZeroU32,
+    /// Whether the source is read here for it.
+    pub source_use: SourceUse,
+}
+
+/// One rank in one tree.
 #[derive(Debug)]
 pub struct Node {
-    source_use: SourceUse,
+    place: Place,
+    files: FilePolicy,
     upstream: Upstream,
     children: Children,
     fetches: Fetches,
     pulls: HashMap<PullId, FetchId>,
     quarantine: HashMap<PullId, Extent>,
     jobs: HashMap<JobId, FetchId>,
-    next_pull: u32,
-    next_job: u32,
+    pull_numbers: Numbers,
+    job_numbers: Numbers,
+    /// What is to be fetched ahead and belongs to other trees.
+    elsewhere: Vec<Key>,
     retry_starved: Option<Tick>,
     epoch: Epoch,
     now: Tick,
@@ -58,21 +75,23 @@ pub struct Node {
 
 impl Node {
     /// A node without links. A root reads the source at once; others wait for a parent.
-    pub fn new(source_use: SourceUse, now: Tick) -> Node {
-        let upstream = match source_use {
+    pub fn new(place: Place, files: FilePolicy, now: Tick) -> Node {
+        let upstream = match place.source_use {
             SourceUse::Root => Upstream::Source,
             SourceUse::Fallback | SourceUse::Never => Upstream::Lost { since: now },
         };
         Node {
-            source_use,
+            place,
+            files,
             upstream,
             children: Children::default(),
             fetches: Fetches::default(),
             pulls: HashMap::new(),
             quarantine: HashMap::new(),
             jobs: HashMap::new(),
-            next_pull: 0,
-            next_job: 0,
+            pull_numbers: Numbers::of(place.tree),
+            job_numbers: Numbers::of(place.tree),
+            elsewhere: Vec::new(),
             retry_starved: None,
             epoch: Epoch(0),
             now,
@@ -96,23 +115,23 @@ impl Node {
             Input::Received { link, message } => self.on_message(link, message, now, store),
             Input::Pulled { pull, result } => self.on_pulled(pull, result, now, store),
             Input::Source { job, result } => self.on_source(job, result, now, store),
-            Input::ParentUp { link, rank } => {
+            Input::ParentUp { link, rank, tree: _ } => {
                 self.lose_parent(now, store);
                 self.upstream = Upstream::Parent(Parent::new(link, rank));
                 self.greet(now, store);
             }
-            Input::ChildUp { link, rank } => {
+            Input::ChildUp { link, rank, tree: _ } => {
                 if let Err(violation) = self.children.up(link, rank) {
                     self.disconnect(link, violation);
                 }
             }
             Input::LinkDown { link } => self.on_link_down(link, now, store),
-            Input::Orphaned => match (&self.upstream, self.source_use) {
+            Input::Orphaned { tree: _ } => match (&self.upstream, self.place.source_use) {
                 (Upstream::Lost { .. }, SourceUse::Fallback) => self.upstream = Upstream::Source,
                 (Upstream::Lost { .. }, SourceUse::Root | SourceUse::Never)
                 | (Upstream::Parent(_) | Upstream::Source, _) => {}
             },
-            Input::Refresh { epoch, scope } => self.refresh(epoch, scope, store),
+            Input::Refresh { .. } => unreachable!("the member takes refreshes in"),
             Input::Time => {}
         }
     }
@@ -141,6 +160,11 @@ impl Node {
         };
         let due = [self.fetches.next_due(), upstream, self.retry_starved];
         due.into_iter().flatten().min().unwrap_or(Tick::NEVER)
+    }
+
+    /// What the last input makes worth fetching ahead that belongs to other trees.
+    pub(crate) fn take_elsewhere(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.elsewhere)
     }
 
     /// What has been counted so far.
@@ -193,7 +217,7 @@ impl Node {
     ) {
         if let Some(outcome) = known(key, now, store) {
             self.answer(waiter, Ok(outcome), now, store);
-        } else if self.is_orphan(now) {
+        } else if self.is_orphan(now) && !self.is_direct(key) {
             self.answer(waiter, Err(Errno::EIO), now, store);
         } else {
             let missed = matches!((waiter, key.what), (Waiter::Local(_), What::Block { .. }));
@@ -206,11 +230,27 @@ impl Node {
         matches!(self.upstream, Upstream::Lost { since } if since + ORPHAN_BOUND <= now)
     }
 
+    /// Whether an object belongs to this tree.
+    fn owns(&self, key: &Key) -> bool {
+        owner(key, self.place.trees) == self.place.tree
+    }
+
+    /// Whether this rank reads an object from the source without asking anybody.
+    fn is_direct(&self, key: &Key) -> bool {
+        self.place.source_use != SourceUse::Never && self.files.is_direct(key)
+    }
+
     /// Asks a new parent for what everybody wants first, the view's root: a fabric makes its
-    /// connections, one each way, with the first messages, and nobody waits for these.
+    /// connections, one each way, with the first messages, and nobody waits for these. In a tree
+    /// that does not have the root an empty note makes one of the two.
     fn greet(&mut self, now: Tick, store: &mut impl Store) {
         let key = Key { path: ViewPath::root(), what: What::Entry };
-        if store.entry(&key.path, now).is_none() {
+        if let Upstream::Parent(parent) = &self.upstream
+            && !self.owns(&key)
+        {
+            let (link, message) = (parent.link, Message::Done { leases: Vec::new() });
+            self.outputs.push_back(Output::Send { link, message, payload: None });
+        } else if store.entry(&key.path, now).is_none() {
             self.fetches.want(&key, None);
         }
     }
@@ -219,7 +259,7 @@ impl Node {
     /// larger files will want is for [`ReadAhead`](crate::ReadAhead) to say.
     fn fetch_whole(&mut self, key: &Key, store: &mut impl Store) {
         let What::Block { index, generation } = key.what else { return };
-        if generation.size > WHOLE_FILE_BYTES {
+        if generation.size > self.files.whole_up_to {
             return;
         }
         let blocks = (0..).map(BlockIndex).take_while(|other| other.len(generation.size) > 0);
@@ -233,6 +273,12 @@ impl Node {
 
     /// Fetches an object that nobody waits for; false if that is enough of them.
     fn prefetch(&mut self, key: &Key, store: &mut impl Store) -> bool {
+        if !self.owns(key) {
+            if store.object(key).is_none() {
+                self.elsewhere.push(key.clone());
+            }
+            return true;
+        }
         if self.fetches.len() >= FETCHES_AHEAD_MAX {
             return false;
         }

@@ -29,6 +29,9 @@ pub enum Violation {
     /// An answer of a kind or size that the question does not have.
     #[error("an answer that does not fit its question")]
     WrongAnswer,
+    /// A question for an object that belongs to another tree than the link.
+    #[error("a question that belongs to another tree")]
+    WrongTree,
     /// More children than the tree gives a rank, or than any rank may have.
     #[error("too many children")]
     Children,

@@ -5,8 +5,8 @@
 
 use std::num::NonZeroU32;
 
-use crate::ids::Rank;
-use crate::limits::CHILDREN_MAX;
+use crate::ids::{Rank, TreeIndex};
+use crate::limits::{CHILDREN_MAX, TREES_MAX};
 
 /// The fan-out for a job of `size` ranks where none is given: the smallest that keeps a tree at four
 /// levels below its root, as the C++ Copper's thresholds do, but at least 2.
@@ -82,6 +82,59 @@ impl Tree {
     }
 }
 
+/// All trees over the ranks of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forest {
+    size: NonZeroU32,
+    fanout: NonZeroU32,
+    trees: NonZeroU32,
+}
+
+impl Forest {
+    /// `None` unless there are at most [`TREES_MAX`] trees, no more than ranks, and `fanout` is at
+    /// most [`CHILDREN_MAX`].
+    pub fn new(size: NonZeroU32, fanout: NonZeroU32, trees: NonZeroU32) -> Option<Forest> {
+        let valid = trees.get() <= TREES_MAX.min(size.get()) && fanout.get() <= CHILDREN_MAX;
+        valid.then_some(Forest { size, fanout, trees })
+    }
+
+    /// Number of ranks.
+    pub fn size(&self) -> u32 {
+        self.size.get()
+    }
+
+    /// The most children that a rank has in one tree.
+    pub fn fanout(&self) -> u32 {
+        self.fanout.get()
+    }
+
+    /// Number of trees.
+    pub fn count(&self) -> NonZeroU32 {
+        self.trees
+    }
+
+    /// One tree; `None` if there are not so many.
+    pub fn tree(&self, index: TreeIndex) -> Option<Tree> {
+        Tree::new(self.size, self.fanout, index.0, self.trees.get())
+    }
+
+    /// All trees, in order.
+    pub fn trees(&self) -> impl Iterator<Item = (TreeIndex, Tree)> + '_ {
+        let all = (0..self.trees.get()).map(TreeIndex);
+        all.map(|index| (index, self.tree(index).expect("it is one of them")))
+    }
+
+    /// Whether a rank is the root of a tree.
+    pub fn has_root(&self, rank: Rank) -> bool {
+        self.trees().any(|(_, tree)| tree.root() == rank)
+    }
+
+    /// The children of a rank in all trees.
+    pub fn children_count(&self, rank: Rank) -> usize {
+        self.trees().map(|(_, tree)| tree.children(rank).count()).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +188,9 @@ mod tests {
         assert_eq!(Tree::new(one, one, 0, 0), None);
         let wide = NonZeroU32::new(CHILDREN_MAX + 1).expect("not zero");
         assert_eq!(Tree::new(one, wide, 0, 1), None);
+        let nonzero = |value| NonZeroU32::new(value).expect("not zero");
+        assert_eq!(Forest::new(nonzero(3), one, nonzero(4)), None, "more trees than ranks");
+        assert_eq!(Forest::new(nonzero(100), one, nonzero(TREES_MAX + 1)), None);
+        assert_eq!(Forest::new(nonzero(100), wide, one), None);
     }
 }

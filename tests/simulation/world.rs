@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use copper_cache::{Cache, LocalUse};
 use copper_proto::limits::{
-    BLOCK_BYTES, ORPHAN_BOUND, PULL_BOUND, RECEIVES_PER_CHILD, REQUEST_BOUND,
+    BLOCK_BYTES, ORPHAN_BOUND, PULL_BOUND, RECEIVES_PER_CHILD, REQUEST_BOUND, TREES_MAX,
+    WHOLE_FILE_BYTES,
 };
 use copper_proto::node::SourceUse;
+use copper_proto::ownership::owner;
 use copper_proto::store::{Known, Store};
 use copper_proto::{
-    BlockIndex, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, Gauges, Generation, Held,
-    Input, JobId, Key, LinkId, Message, Node, Outcome, Output, PullFailure, PullId, Rank,
-    ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket, Tree, ViewPath, What,
+    BlockIndex, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest, Gauges,
+    Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output, PullFailure,
+    PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket, TreeIndex, ViewPath,
+    What,
 };
 
 use crate::random::Random;
@@ -37,11 +40,13 @@ pub(crate) struct Faults {
 pub(crate) struct Plan {
     pub(crate) nodes: u32,
     pub(crate) fanout: u32,
+    pub(crate) trees: u32,
     pub(crate) readers: u32,
     /// Readers of one large file, each in steps of its own from a place of its own.
     pub(crate) streams: u32,
     pub(crate) arena_bytes: u64,
     pub(crate) fallback: bool,
+    pub(crate) files: FilePolicy,
     pub(crate) faults: Faults,
     /// Times that the source changes, and that the job is told to look at it anew.
     pub(crate) changes: u64,
@@ -56,13 +61,20 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn random(random: &mut Random) -> Plan {
         let nodes_max = if random.once_in(4) { 64 } else { 12 };
+        let nodes = 2 + random.below(nodes_max - 1) as u32;
+        let several = 1 + random.below(nodes.min(TREES_MAX).into()) as u32;
         Plan {
-            nodes: 2 + random.below(nodes_max - 1) as u32,
+            nodes,
+            trees: if random.once_in(3) { 1 } else { several },
             fanout: 1 + random.below(6) as u32,
             readers: 1 + random.below(200) as u32,
             streams: random.below(2) as u32,
             arena_bytes: *random.pick(&[8 << 20, 32 << 20, 256 << 20]),
             fallback: random.once_in(2),
+            files: FilePolicy {
+                whole_up_to: *random.pick(&[WHOLE_FILE_BYTES, WHOLE_FILE_BYTES, 0, 32 << 20]),
+                direct_above: None,
+            },
             faults: Faults {
                 deaths: random.below(4),
                 root_dies: random.once_in(3),
@@ -97,6 +109,10 @@ pub(crate) struct Report {
     pub(crate) outdated: u64,
     /// The most often that one object was read well from the source.
     pub(crate) source_reads_max: u64,
+    /// Ranks that have read the source.
+    pub(crate) source_readers: usize,
+    /// Reads of the source by ranks that are no root of the object's tree.
+    pub(crate) reads_elsewhere: u64,
     /// When the last reader was answered.
     pub(crate) end: Tick,
 }
@@ -152,6 +168,7 @@ enum Event {
     },
     Dials {
         rank: usize,
+        tree: TreeIndex,
         candidates: Vec<usize>,
     },
     Wakes(usize),
@@ -238,9 +255,9 @@ impl Store for Shelf<'_> {
     }
 }
 
-struct Member {
+struct Host {
     alive: bool,
-    node: Node,
+    member: Member,
     ahead: ReadAhead,
     cache: Cache,
     memory: HashMap<u64, Bytes>,
@@ -251,7 +268,8 @@ struct Member {
     epoch: Epoch,
     /// Link, other rank; the other's name for the link.
     links: BTreeMap<LinkId, (usize, LinkId)>,
-    parent: Option<LinkId>,
+    /// By tree.
+    parents: Vec<Option<LinkId>>,
     wakes: Tick,
 }
 
@@ -268,9 +286,9 @@ pub(crate) struct World {
     plan: Plan,
     random: Random,
     source: Source,
-    tree: Tree,
+    forest: Forest,
     now: Tick,
-    members: Vec<Member>,
+    members: Vec<Host>,
     events: BinaryHeap<Reverse<(Tick, u64)>>,
     pending: HashMap<u64, Event>,
     sequence: u64,
@@ -284,6 +302,7 @@ pub(crate) struct World {
     /// Every refresh: what is older than this version, when the root took it in, and of this scope
     /// is shown by nobody who has taken it in, or a later one.
     refreshed: BTreeMap<Epoch, (Scope, Version)>,
+    source_readers: HashSet<usize>,
     report: Report,
 }
 
@@ -306,25 +325,27 @@ impl World {
     pub(crate) fn new(seed: u64, plan: Plan) -> World {
         let mut random = Random::new(seed ^ 0x5eed);
         let nonzero = |value| NonZeroU32::new(value).expect("not zero");
-        let tree = Tree::new(nonzero(plan.nodes), nonzero(plan.fanout), 0, 1).expect("valid");
-        let members = (0..plan.nodes).map(|rank| Member {
+        let forest = Forest::new(nonzero(plan.nodes), nonzero(plan.fanout), nonzero(plan.trees));
+        let forest = forest.expect("no more trees than nodes");
+        let source_use = |rank: u32, root: Rank| match (Rank(rank) == root, plan.fallback) {
+            (true, _) => SourceUse::Root,
+            (false, true) => SourceUse::Fallback,
+            (false, false) => SourceUse::Never,
+        };
+        let source_uses = |rank: u32| -> Vec<SourceUse> {
+            forest.trees().map(|(_, tree)| source_use(rank, tree.root())).collect()
+        };
+        let members = (0..plan.nodes).map(|rank| Host {
             alive: true,
-            node: Node::new(
-                match (Rank(rank) == tree.root(), plan.fallback) {
-                    (true, _) => SourceUse::Root,
-                    (false, true) => SourceUse::Fallback,
-                    (false, false) => SourceUse::Never,
-                },
-                Tick(0),
-            ),
-            ahead: ReadAhead::new(plan.arena_bytes),
+            member: Member::new(&source_uses(rank), plan.files, Tick(0)),
+            ahead: ReadAhead::new(plan.arena_bytes, plan.files.whole_up_to),
             cache: Cache::new(plan.arena_bytes),
             memory: HashMap::new(),
             listings: HashMap::new(),
             decoded: HashMap::new(),
             epoch: Epoch(0),
             links: BTreeMap::new(),
-            parent: None,
+            parents: vec![None; plan.trees as usize],
             wakes: Tick::NEVER,
         });
         let mut source = Source::random(&mut random);
@@ -335,7 +356,7 @@ impl World {
             members: members.collect(),
             source,
             random,
-            tree,
+            forest,
             plan,
             now: Tick(0),
             events: BinaryHeap::new(),
@@ -347,6 +368,7 @@ impl World {
             source_reads: HashMap::new(),
             touched: HashSet::new(),
             refreshed: BTreeMap::new(),
+            source_readers: HashSet::new(),
             report: Report::default(),
         };
         world.set_up();
@@ -354,10 +376,14 @@ impl World {
     }
 
     fn set_up(&mut self) {
-        for rank in 1..self.plan.nodes {
-            let candidates = self.ancestors(rank as usize);
-            let at = self.random.delay(Duration::from_millis(1));
-            self.at(at, Event::Dials { rank: rank as usize, candidates });
+        for tree in (0..self.plan.trees).map(TreeIndex) {
+            for rank in 0..self.plan.nodes as usize {
+                let candidates = self.ancestors(rank, tree);
+                if !candidates.is_empty() {
+                    let at = self.random.delay(Duration::from_millis(1));
+                    self.at(at, Event::Dials { rank, tree, candidates });
+                }
+            }
         }
         // Readers come in crowds, so that many want the same at once.
         for _ in 0..self.plan.readers {
@@ -388,7 +414,8 @@ impl World {
         }
         for _ in 0..self.plan.faults.deaths {
             let rank = self.random.below(self.plan.nodes.into()) as usize;
-            let spared = rank == self.tree.root().0 as usize && !self.plan.faults.root_dies;
+            let is_root = self.forest.has_root(Rank(rank as u32));
+            let spared = is_root && !self.plan.faults.root_dies;
             if !spared {
                 let at = Duration::from_micros(self.random.below(80_000));
                 self.at(at, Event::Dies(rank));
@@ -396,8 +423,9 @@ impl World {
         }
     }
 
-    fn ancestors(&self, rank: usize) -> Vec<usize> {
-        self.tree.ancestors(Rank(rank as u32)).map(|ancestor| ancestor.0 as usize).collect()
+    fn ancestors(&self, rank: usize, tree: TreeIndex) -> Vec<usize> {
+        let tree = self.forest.tree(tree).expect("one of them");
+        tree.ancestors(Rank(rank as u32)).map(|ancestor| ancestor.0 as usize).collect()
     }
 
     fn at(&mut self, delay: Duration, event: Event) {
@@ -461,7 +489,7 @@ impl World {
             }
             Event::Dies(rank) => self.dies(rank),
             Event::Down { rank, link } => self.down(rank, link),
-            Event::Dials { rank, candidates } => self.dials(rank, candidates),
+            Event::Dials { rank, tree, candidates } => self.dials(rank, tree, candidates),
             Event::Wakes(rank) => {
                 if self.members[rank].alive && self.members[rank].wakes <= self.now {
                     self.members[rank].wakes = Tick::NEVER;
@@ -502,15 +530,16 @@ impl World {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             let now = self.now;
-            self.with_store(rank, |node, store| node.handle(now, input, store));
-            while let Some(output) = self.with_store(rank, |node, store| node.poll(now, store)) {
+            self.with_store(rank, |member, store| member.handle(now, input, store));
+            while let Some(output) = self.with_store(rank, |member, store| member.poll(now, store))
+            {
                 // Copies end at once, but only after all that was to be done before.
                 if let Some(ended) = self.apply(rank, output, payload.as_ref()) {
                     inputs.insert(0, ended);
                 }
             }
         }
-        let due = self.members[rank].node.next_due();
+        let due = self.members[rank].member.next_due();
         if due < self.members[rank].wakes {
             self.members[rank].wakes = due;
             let delay = due.since(self.now);
@@ -521,19 +550,19 @@ impl World {
     fn with_store<T>(
         &mut self,
         rank: usize,
-        act: impl FnOnce(&mut Node, &mut Shelf<'_>) -> T,
+        act: impl FnOnce(&mut Member, &mut Shelf<'_>) -> T,
     ) -> T {
-        let member = &mut self.members[rank];
-        let before = member.cache.counters().evicted_blocks;
+        let host = &mut self.members[rank];
+        let before = host.cache.counters().evicted_blocks;
         let ignore_pins = self.plan.ignore_pins;
         let mut shelf = Shelf {
-            cache: &mut member.cache,
+            cache: &mut host.cache,
             random: &mut self.random,
-            decoded: &mut member.decoded,
+            decoded: &mut host.decoded,
             ignore_pins,
         };
-        let result = act(&mut member.node, &mut shelf);
-        self.report.evictions += member.cache.counters().evicted_blocks - before;
+        let result = act(&mut host.member, &mut shelf);
+        self.report.evictions += host.cache.counters().evicted_blocks - before;
         result
     }
 
@@ -660,6 +689,9 @@ impl World {
             Err(Errno::EIO)
         } else {
             *self.source_reads.entry(key.clone()).or_default() += 1;
+            self.source_readers.insert(rank);
+            let tree = self.forest.tree(owner(key, self.forest.count())).expect("one of them");
+            self.report.reads_elsewhere += u64::from(tree.root() != Rank(rank as u32));
             self.source_answers(rank, job, key, request)
         };
         self.handle(rank, Input::Source { job, result }, None);
@@ -700,7 +732,8 @@ impl World {
 
     /// The root, if it lives, takes a refresh in and tells the others.
     fn wants_refresh(&mut self) {
-        let root = self.tree.root().0 as usize;
+        let tree = self.forest.tree(TreeIndex(0)).expect("every job has this one");
+        let root = tree.root().0 as usize;
         if !self.members[root].alive {
             return;
         }
@@ -721,10 +754,10 @@ impl World {
     }
 
     fn tell_children(&mut self, rank: usize, epoch: Epoch, scope: &Scope) {
-        let parent = self.members[rank].parent;
-        let links = self.members[rank].links.iter();
-        let children = links.filter(|&(&link, _)| parent != Some(link));
-        let children: Vec<usize> = children.map(|(_, &(child, _))| child).collect();
+        let links = self.members[rank].links.values();
+        let is_child =
+            |&&(other, link): &&(usize, LinkId)| self.members[other].parents[0] == Some(link);
+        let children: Vec<usize> = links.filter(is_child).map(|&(child, _)| child).collect();
         if self.plan.disorder {
             return;
         }
@@ -751,33 +784,35 @@ impl World {
         if !self.members[rank].alive || self.members[rank].links.remove(&link).is_none() {
             return;
         }
-        if self.members[rank].parent == Some(link) {
-            self.members[rank].parent = None;
-            let candidates = self.ancestors(rank);
+        let lost = self.members[rank].parents.iter().position(|parent| *parent == Some(link));
+        if let Some(lost) = lost {
+            self.members[rank].parents[lost] = None;
+            let tree = TreeIndex(lost as u32);
+            let candidates = self.ancestors(rank, tree);
             let delay = self.random.delay(Duration::from_millis(1));
-            self.at(delay, Event::Dials { rank, candidates });
+            self.at(delay, Event::Dials { rank, tree, candidates });
         }
         self.handle(rank, Input::LinkDown { link }, None);
     }
 
-    fn dials(&mut self, rank: usize, candidates: Vec<usize>) {
+    fn dials(&mut self, rank: usize, tree: TreeIndex, candidates: Vec<usize>) {
         if !self.members[rank].alive {
             return;
         }
         let Some(&parent) = candidates.iter().find(|&&rank| self.members[rank].alive) else {
-            self.handle(rank, Input::Orphaned, None);
+            self.handle(rank, Input::Orphaned { tree }, None);
             return;
         };
         let (up, down) = (LinkId(self.next_link), LinkId(self.next_link + 1));
         self.next_link += 2;
         self.members[rank].links.insert(up, (parent, down));
-        self.members[rank].parent = Some(up);
+        self.members[rank].parents[tree.0 as usize] = Some(up);
         self.members[parent].links.insert(down, (rank, up));
-        self.handle(parent, Input::ChildUp { link: down, rank: Rank(rank as u32) }, None);
-        self.handle(rank, Input::ParentUp { link: up, rank: Rank(parent as u32) }, None);
+        self.handle(parent, Input::ChildUp { tree, link: down, rank: Rank(rank as u32) }, None);
+        self.handle(rank, Input::ParentUp { tree, link: up, rank: Rank(parent as u32) }, None);
         // What the child has missed, it is told by its new parent.
-        let epoch = self.members[parent].node.epoch();
-        if self.members[rank].node.epoch() < epoch {
+        let epoch = self.members[parent].member.epoch();
+        if tree == TreeIndex(0) && self.members[rank].member.epoch() < epoch {
             let scope = Scope::new(ViewPath::root());
             let delay = self.random.delay(LATENCY);
             self.at(delay, Event::Refresh { rank, epoch, scope });
@@ -851,21 +886,22 @@ impl World {
                 reader.rank, reader.key
             );
         }
-        for (rank, member) in self.members.iter().enumerate().filter(|(_, member)| member.alive) {
-            assert_eq!(member.node.gauges(), Gauges::default(), "rank {rank} is not idle");
-            let counters = member.cache.counters();
+        for (rank, host) in self.members.iter().enumerate().filter(|(_, host)| host.alive) {
+            assert_eq!(host.member.gauges(), Gauges::default(), "rank {rank} is not idle");
+            let counters = host.cache.counters();
             assert_eq!(counters.pinned_bytes, 0, "rank {rank} has pins left");
             assert!(counters.bytes <= counters.limit_bytes);
-            assert!(member.listings.is_empty(), "rank {rank} keeps listings");
-            self.report.checksum_failures += member.node.counters().checksum_failures;
-            self.report.quarantined += member.node.counters().quarantined;
-            self.report.misses += member.node.counters().misses;
-            self.report.outdated += member.node.counters().outdated;
-            assert!(member.decoded.is_empty(), "rank {rank} keeps decoded directories");
+            assert!(host.listings.is_empty(), "rank {rank} keeps listings");
+            self.report.checksum_failures += host.member.counters().checksum_failures;
+            self.report.quarantined += host.member.counters().quarantined;
+            self.report.misses += host.member.counters().misses;
+            self.report.outdated += host.member.counters().outdated;
+            assert!(host.decoded.is_empty(), "rank {rank} keeps decoded directories");
         }
         let of_large = |key: &&Key| key.path.as_bytes() == LARGE;
         self.report.fetched = self.source_reads.keys().filter(of_large).count() as u64;
         self.report.touched = self.touched.len() as u64;
+        self.report.source_readers = self.source_readers.len();
         self.report.source_reads_max = self.source_reads.values().copied().max().unwrap_or(0);
         // Readers are answered by their deadlines; what was fetched ahead of them may begin late.
         let bound = Tick(0) + 4 * REQUEST_BOUND + ORPHAN_BOUND;

@@ -34,6 +34,8 @@ const LAUNCH_VARIABLE: &str = "COPPER_TEST_LAUNCH";
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) memory: &'static str,
+    /// Whether ranks that are no root may read the source: `none` or `direct`.
+    pub(crate) source: &'static str,
     /// Further arguments of `copper launch`.
     pub(crate) arguments: Vec<OsString>,
     pub(crate) user: User,
@@ -43,7 +45,7 @@ impl Default for Options {
     fn default() -> Options {
         let further = std::env::var(LAUNCH_VARIABLE).unwrap_or_default();
         let arguments = further.split_whitespace().map(OsString::from).collect();
-        Options { memory: "64MiB", arguments, user: User::Own }
+        Options { memory: "64MiB", source: "none", arguments, user: User::Own }
     }
 }
 
@@ -98,7 +100,7 @@ pub(crate) fn launch_command(
     options: &Options,
 ) -> Command {
     let mut command = copper_as(scratch.path(), &options.user);
-    command.args(["launch", "--source", "none", "--net", "tcp", "-l", "info"]);
+    command.args(["launch", "--source", options.source, "--net", "tcp", "-l", "info"]);
     command.args(["--local", &ranks.to_string(), "--memory", options.memory]);
     command.arg("-v").arg(directory).arg("-d").arg(scratch.join("logs"));
     command.args(&options.arguments);

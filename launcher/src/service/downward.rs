@@ -10,7 +10,7 @@ use copper_proto::limits::CHILDREN_MAX;
 use tracing::{debug, info, warn};
 
 use super::refreshing::refuse_refresh;
-use super::{Child, Newcomer, Service};
+use super::{COUNTING_TREE, Child, Newcomer, Service};
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
 use crate::counters::Refused;
@@ -21,11 +21,11 @@ use crate::refresh::Requester;
 use crate::refusal::{HandshakeError, RefusalCode};
 use crate::rendezvous::LinkUp;
 
-/// Handshakes of strangers under way at a time: as many as a rank may have children, all of which
-/// may come at once.
+/// Handshakes of strangers under way at a time, for each tree: as many as a rank may have children,
+/// all of which may come at once.
 const HANDSHAKES_MAX: usize = CHILDREN_MAX as usize;
 
-/// Links to ranks below: the children, and orphans of lost inner ranks, until their own subtree
+/// Links to ranks below, for each tree: the children, and orphans of lost inner ranks, until their own subtree
 /// would be larger than any that this rank was meant to serve.
 const LINKS_MAX: usize = 4 * CHILDREN_MAX as usize;
 
@@ -41,6 +41,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 const WARNINGS_MAX: u64 = 10;
 
 impl Service {
+    fn trees(&self) -> usize {
+        self.identity.forest.count().get() as usize
+    }
+
     pub(super) fn admit(&mut self, now: Tick) {
         for _ in 0..ACCEPTS_PER_TURN {
             let stream = match self.listener.accept() {
@@ -54,7 +58,7 @@ impl Service {
                     return;
                 }
             };
-            if self.newcomers.len() >= HANDSHAKES_MAX {
+            if self.newcomers.len() >= self.trees() * HANDSHAKES_MAX {
                 let oldest = self.newcomers.remove(0);
                 self.refuse(oldest, Refused::Crowded);
             }
@@ -135,22 +139,23 @@ impl Service {
         peer: PeerHello,
         now: Tick,
     ) {
-        let rank = peer.rank;
-        if let Some(index) = self.children.iter().position(|child| child.rank == rank) {
+        let (rank, tree) = (peer.rank, peer.tree);
+        let same = |child: &Child| child.rank == rank && child.tree == tree;
+        if let Some(index) = self.children.iter().position(same) {
             let old = self.children.remove(index);
             self.child_down(&old, &format!("rank {rank} has connected anew"));
         }
-        if self.children.len() >= LINKS_MAX {
+        if self.children.len() >= self.trees() * LINKS_MAX {
             let _ = newcomer.connection.send(&newcomer.acceptor.busy());
             self.refuse(newcomer, Refused::Said(RefusalCode::Busy));
             return;
         }
         let link = self.next_link();
-        info!(%link, child = %rank, "a child has joined");
+        info!(%link, child = %rank, %tree, "a child has joined");
         self.link_counted();
         self.events.child_up(LinkUp { link, peer });
         let pulse = Pulse::new(&self.pace, now);
-        let mut child = Child { connection: newcomer.connection, rank, link, pulse };
+        let mut child = Child { connection: newcomer.connection, rank, tree, link, pulse };
         match welcome.map_or(Ok(()), |welcome| child.connection.send(welcome)) {
             Ok(()) => self.children.push(child),
             Err(error) => self.child_down(&child, &error.to_string()),
@@ -167,6 +172,8 @@ impl Service {
             for message in messages {
                 match message {
                     ControlMessage::Heartbeat => {}
+                    // The other trees' links carry heartbeats only.
+                    _ if child.tree != COUNTING_TREE => end = Some(LinkEnd::nonsense()),
                     ControlMessage::Ready { count } => self.readiness.set_below(child.link, count),
                     ControlMessage::Joined { epoch } => self.on_joined(&mut child, epoch, now),
                     ControlMessage::WantRefresh { request, path } => {
@@ -192,7 +199,7 @@ impl Service {
     }
 
     pub(super) fn child_down(&mut self, child: &Child, reason: &str) {
-        warn!(link = %child.link, child = %child.rank, reason, "lost a child");
+        warn!(link = %child.link, child = %child.rank, tree = %child.tree, reason, "lost a child");
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.readiness.forget(child.link);
         self.refreshes.on_child_down(child.link);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use copper_proto::{Epoch, Scope, Tick, ViewPath};
 use tracing::{info, warn};
 
-use super::{Child, Order, Service, Uplink};
+use super::{COUNTING_TREE, Child, Order, Service, Uplink, Way};
 use crate::control::ControlMessage;
 use crate::refresh::{
     Over, REFRESH_BOUND, RefreshError, RefreshResult, Requester, RunId, bound_below,
@@ -34,7 +34,8 @@ impl Service {
 
     /// Answers what is over. Returns when something is due next.
     pub(super) fn attend_refreshes(&mut self, now: Tick) -> Tick {
-        let over = self.refreshes.over(self.identity.rank, &self.identity.tree, now);
+        let tree = self.identity.forest.tree(COUNTING_TREE).expect("every job has this one");
+        let over = self.refreshes.over(self.identity.rank, &tree, now);
         for Over { epoch, tally, requester } in over {
             if !tally.is_whole() {
                 warn!(%epoch, missing = ?tally.missing, "not all ranks have answered a refresh");
@@ -63,14 +64,14 @@ impl Service {
         now: Tick,
     ) -> Result<(), (Requester, RefreshError)> {
         let rank = self.identity.rank;
-        if self.ancestors.is_empty() {
+        let Some(way) = self.way_up() else {
             let busy = |requester| (requester, RefreshError::Busy { rank });
             let issued = self.refreshes.issue(path.clone(), requester, now);
             let (run, epoch) = issued.map_err(busy)?;
             self.begin_refresh(run, epoch, path);
             return Ok(());
-        }
-        if !matches!(self.uplink, Uplink::Up { .. }) {
+        };
+        if !matches!(way.uplink, Uplink::Up { .. }) {
             return Err((requester, RefreshError::NoParent { rank }));
         }
         if !self.refreshes.may_ask() {
@@ -100,13 +101,14 @@ impl Service {
     }
 
     fn tell_children(&mut self, run: RunId, now: Tick) {
-        let children = self.children.iter().map(|child| (child.link, child.rank));
+        let children = self.children.iter().filter(|child| child.tree == COUNTING_TREE);
+        let children = children.map(|child| (child.link, child.rank));
         let Some(run) = self.refreshes.on_dropped(run, children) else { return };
         let bound_ms = bound_below(run.deadline, now);
         let message =
             ControlMessage::Refresh { epoch: run.epoch, bound_ms, path: run.path.clone() };
         let frame = message.encode();
-        for child in &mut self.children {
+        for child in self.children.iter_mut().filter(|child| child.tree == COUNTING_TREE) {
             // A failure shows itself again at the next heartbeat, which takes the link down.
             let _ = child.connection.send(&frame);
         }
@@ -142,8 +144,13 @@ impl Service {
         }
     }
 
+    /// The way to the parent that counts, unless this rank is the root there.
+    fn way_up(&mut self) -> Option<&mut Way> {
+        self.ways.iter_mut().find(|way| way.tree == COUNTING_TREE)
+    }
+
     pub(super) fn tell_parent(&mut self, message: &ControlMessage) {
-        if let Uplink::Up { connection, .. } = &mut self.uplink {
+        if let Some(Way { uplink: Uplink::Up { connection, .. }, .. }) = self.way_up() {
             let _ = connection.send(&message.encode());
         }
     }

@@ -1,13 +1,12 @@
-//! The way to a parent: dialling, proving, and heeding what the parent says.
+//! The ways to the parents: dialling, proving, and heeding what the parent says.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use copper_proto::{Rank, Tick};
 use tracing::{debug, info, warn};
 
-use super::{Join, Service, Uplink};
+use super::{COUNTING_TREE, Join, Service, Uplink, Way};
 use crate::ascent::Turn;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
@@ -17,31 +16,31 @@ use crate::link::{LinkEnd, Reason, hear, keep_alive};
 use crate::rendezvous::{LinkUp, RendezvousError};
 
 impl Service {
-    pub(super) fn attend_uplink(&mut self, now: Tick) -> Tick {
+    pub(super) fn attend_uplink(&mut self, way: usize, now: Tick) -> Tick {
         let (pace, shared) = (self.pace, Arc::clone(&self.shared));
-        match &mut self.uplink {
+        match &mut self.ways[way].uplink {
             Uplink::None => {}
             Uplink::Connecting { rank, deadline, .. } | Uplink::Greeting { rank, deadline, .. } => {
                 if now < *deadline {
                     return *deadline;
                 }
                 let rank = *rank;
-                self.attempt_failed(rank, Reason::Silent, now);
+                self.attempt_failed(way, rank, Reason::Silent, now);
             }
             Uplink::Up { connection, pulse, .. } => {
                 match keep_alive(connection, pulse, &pace, &shared.counters, now) {
                     Ok(due) => return due,
-                    Err(end) => self.parent_down(&end, now),
+                    Err(end) => self.parent_down(way, &end, now),
                 }
             }
         }
         loop {
-            match self.ascent.turn(now) {
+            match self.ways[way].ascent.turn(now) {
                 Turn::Rest => return Tick::NEVER,
                 Turn::Wait(until) => return until,
-                Turn::GiveUp => self.give_up(),
+                Turn::GiveUp => self.give_up(way),
                 Turn::Try(rank) => {
-                    if let Some(deadline) = self.dial(rank, now) {
+                    if let Some(deadline) = self.dial(way, rank, now) {
                         return deadline;
                     }
                 }
@@ -49,58 +48,67 @@ impl Service {
         }
     }
 
-    fn dial(&mut self, rank: Rank, now: Tick) -> Option<Tick> {
-        let bound = if self.ascent.is_joining() { self.pace.handshake } else { self.pace.attempt };
-        let deadline = (now + bound).min(self.ascent.deadline());
-        match Connection::dial(self.address_of(rank)) {
+    fn dial(&mut self, way: usize, rank: Rank, now: Tick) -> Option<Tick> {
+        let bound = if self.ways[way].ascent.is_joining() {
+            self.pace.handshake
+        } else {
+            self.pace.attempt
+        };
+        let deadline = (now + bound).min(self.ways[way].ascent.deadline());
+        match Connection::dial(self.addresses[&rank]) {
             Ok(connection) => {
-                self.uplink = Uplink::Connecting { rank, connection, deadline };
+                self.ways[way].uplink = Uplink::Connecting { rank, connection, deadline };
                 Some(deadline)
             }
             Err(error) => {
-                self.attempt_failed(rank, Reason::Io(error), now);
+                self.attempt_failed(way, rank, Reason::Io(error), now);
                 None
             }
         }
     }
 
-    fn address_of(&self, rank: Rank) -> SocketAddr {
-        let found = self.ancestors.iter().find(|(ancestor, _)| *ancestor == rank);
-        found.expect("only ancestors are dialled").1
-    }
-
-    pub(super) fn serve_uplink(&mut self, now: Tick) {
-        match std::mem::replace(&mut self.uplink, Uplink::None) {
+    pub(super) fn serve_uplink(&mut self, way: usize, now: Tick) {
+        match std::mem::replace(&mut self.ways[way].uplink, Uplink::None) {
             Uplink::None => {}
             Uplink::Connecting { rank, connection, deadline } => {
-                if let Err(reason) = self.greet(rank, connection, deadline) {
-                    self.attempt_failed(rank, reason, now);
+                if let Err(reason) = self.greet(way, rank, connection, deadline) {
+                    self.attempt_failed(way, rank, reason, now);
                 }
             }
             Uplink::Greeting { rank, connection, dialer, deadline } => {
-                if let Err(reason) = self.go_on_greeting(rank, connection, dialer, deadline, now) {
-                    self.attempt_failed(rank, reason, now);
+                let greeted = self.go_on_greeting(way, rank, connection, dialer, deadline, now);
+                if let Err(reason) = greeted {
+                    self.attempt_failed(way, rank, reason, now);
                 }
             }
             Uplink::Up { rank, link, mut connection, mut pulse, told } => {
                 let heard = hear(&mut connection, &mut pulse, now);
-                self.uplink = Uplink::Up { rank, link, connection, pulse, told };
-                self.heed_parent(heard, now);
+                self.ways[way].uplink = Uplink::Up { rank, link, connection, pulse, told };
+                self.heed_parent(way, heard, now);
             }
         }
     }
 
-    fn greet(&mut self, rank: Rank, mut connection: Connection, by: Tick) -> Result<(), Reason> {
+    fn greet(
+        &mut self,
+        way: usize,
+        rank: Rank,
+        mut connection: Connection,
+        by: Tick,
+    ) -> Result<(), Reason> {
         connection.outcome()?;
-        let (dialer, hello) = Dialer::start(Arc::clone(&self.identity), rank, Nonce::random()?);
+        let tree = self.ways[way].tree;
+        let (dialer, hello) =
+            Dialer::start(Arc::clone(&self.identity), rank, tree, Nonce::random()?);
         connection.send(&hello)?;
         let dialer = Box::new(dialer);
-        self.uplink = Uplink::Greeting { rank, connection, dialer, deadline: by };
+        self.ways[way].uplink = Uplink::Greeting { rank, connection, dialer, deadline: by };
         Ok(())
     }
 
     fn go_on_greeting(
         &mut self,
+        way: usize,
         rank: Rank,
         mut connection: Connection,
         mut dialer: Box<Dialer>,
@@ -112,7 +120,7 @@ impl Service {
             let frame = match connection.receive()? {
                 Arrival::Frame(frame) => frame,
                 Arrival::Nothing => {
-                    self.uplink = Uplink::Greeting { rank, connection, dialer, deadline };
+                    self.ways[way].uplink = Uplink::Greeting { rank, connection, dialer, deadline };
                     return Ok(());
                 }
                 Arrival::End => return Err(Reason::HungUp),
@@ -123,7 +131,7 @@ impl Service {
             match dialer.on_frame(&frame) {
                 Ok(Step::Send(frame)) => connection.send(&frame)?,
                 Ok(Step::Done { send: _, peer }) => {
-                    self.parent_up(connection, peer, now);
+                    self.parent_up(way, connection, peer, now);
                     return Ok(());
                 }
                 Err(failed) => {
@@ -137,57 +145,74 @@ impl Service {
         }
     }
 
-    fn attempt_failed(&mut self, parent: Rank, reason: Reason, now: Tick) {
-        self.uplink = Uplink::None;
+    fn attempt_failed(&mut self, way: usize, parent: Rank, reason: Reason, now: Tick) {
+        self.ways[way].uplink = Uplink::None;
         self.shared.counters.attempts_failed.fetch_add(1, Relaxed);
-        self.last_reason = reason.to_string();
-        debug!(%parent, reason = self.last_reason, "no parent yet");
+        self.ways[way].last_reason = reason.to_string();
+        debug!(%parent, reason = self.ways[way].last_reason, "no parent yet");
         if let Reason::Handshake(source) = reason
             && source.is_final()
-            && self.ascent.is_joining()
+            && self.ways[way].ascent.is_joining()
         {
-            let (rank, address) = (self.identity.rank, self.address_of(parent));
-            self.ascent.give_up();
+            let (rank, address) = (self.identity.rank, self.addresses[&parent]);
+            self.ways[way].ascent.give_up();
             let error = RendezvousError::Refused { rank, parent, address, source };
             self.shared.settle(Join::Failed(Box::new(error)));
         }
-        if self.ascent.on_failed(now) {
-            warn!(last = %parent, reason = self.last_reason, "no ancestor answers");
-            self.events.orphaned(&format!("rank {parent}: {}", self.last_reason));
+        if self.ways[way].ascent.on_failed(now) {
+            let Way { tree, last_reason, .. } = &self.ways[way];
+            warn!(%tree, last = %parent, reason = last_reason, "no ancestor answers");
+            self.events.orphaned(*tree, &format!("rank {parent}: {last_reason}"));
         }
     }
 
-    fn give_up(&mut self) {
-        self.ascent.give_up();
-        let (parent, address) = self.ancestors[0];
+    fn give_up(&mut self, way: usize) {
+        self.ways[way].ascent.give_up();
+        let parent = self.ways[way].ancestors[0];
+        let address = self.addresses[&parent];
         let error = RendezvousError::NoParent {
             rank: self.identity.rank,
             parent,
             address,
-            reason: self.last_reason.clone(),
+            reason: self.ways[way].last_reason.clone(),
             waited: self.ready_timeout,
         };
         self.shared.settle(Join::Failed(Box::new(error)));
     }
 
-    fn parent_up(&mut self, connection: Connection, peer: PeerHello, now: Tick) {
+    fn parent_up(&mut self, way: usize, connection: Connection, peer: PeerHello, now: Tick) {
         let (rank, link) = (peer.rank, self.next_link());
-        info!(%link, parent = %rank, "joined a parent");
-        self.ascent.on_joined(now);
+        info!(%link, parent = %rank, tree = %peer.tree, "joined a parent");
+        self.ways[way].ascent.on_joined(now);
         let pulse = Pulse::new(&self.pace, now);
-        self.uplink = Uplink::Up { rank, link, connection, pulse, told: 0 };
+        self.ways[way].uplink = Uplink::Up { rank, link, connection, pulse, told: 0 };
         self.link_counted();
         self.events.parent_up(LinkUp { link, peer });
-        let epoch = self.refreshes.epoch();
-        self.tell_parent(&ControlMessage::Joined { epoch });
-        self.shared.settle(Join::Joined);
+        if self.ways[way].tree == COUNTING_TREE {
+            let epoch = self.refreshes.epoch();
+            self.tell_parent(&ControlMessage::Joined { epoch });
+        }
+        if self.ways.iter().all(|way| !way.ascent.is_joining()) {
+            self.shared.settle(Join::Joined);
+        }
     }
 
-    fn heed_parent(&mut self, (messages, end): (Vec<ControlMessage>, Option<LinkEnd>), now: Tick) {
+    fn heed_parent(
+        &mut self,
+        way: usize,
+        (messages, end): (Vec<ControlMessage>, Option<LinkEnd>),
+        now: Tick,
+    ) {
         let mut end = end;
         for message in messages {
             match message {
                 ControlMessage::Heartbeat => {}
+                ControlMessage::Shutdown if self.told_to_end => {}
+                ControlMessage::Refresh { .. } | ControlMessage::RefreshEnded { .. }
+                    if self.ways[way].tree != COUNTING_TREE =>
+                {
+                    end = Some(LinkEnd::nonsense());
+                }
                 ControlMessage::Refresh { epoch, bound_ms, path } => {
                     self.follow_refresh(epoch, bound_ms, path, now);
                 }
@@ -201,6 +226,7 @@ impl Service {
                 | ControlMessage::WantRefresh { .. }
                 | ControlMessage::Refreshed { .. } => end = Some(LinkEnd::nonsense()),
                 ControlMessage::Shutdown => {
+                    self.told_to_end = true;
                     info!("the parent asks to end");
                     self.shut_children_down();
                     self.events.shutdown();
@@ -208,17 +234,20 @@ impl Service {
             }
         }
         if let Some(end) = end {
-            self.parent_down(&end, now);
+            self.parent_down(way, &end, now);
         }
     }
 
-    fn parent_down(&mut self, end: &LinkEnd, now: Tick) {
-        let uplink = std::mem::replace(&mut self.uplink, Uplink::None);
+    fn parent_down(&mut self, way: usize, end: &LinkEnd, now: Tick) {
+        let uplink = std::mem::replace(&mut self.ways[way].uplink, Uplink::None);
         let Uplink::Up { rank, link, .. } = uplink else { return };
-        warn!(%link, parent = %rank, reason = end.reason, "lost the parent");
+        let tree = self.ways[way].tree;
+        warn!(%link, parent = %rank, %tree, reason = end.reason, "lost the parent");
         self.shared.counters.links.fetch_sub(1, Relaxed);
-        self.ascent.on_lost(rank, end.loss, now);
-        self.refreshes_unheard(true, now);
+        self.ways[way].ascent.on_lost(rank, end.loss, now);
+        if tree == COUNTING_TREE {
+            self.refreshes_unheard(true, now);
+        }
         self.events.link_down(link, &end.reason);
     }
 }

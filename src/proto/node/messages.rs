@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::fetch::{Grant, Need, State, Waiter};
 use crate::ids::{LinkId, RequestId};
 use crate::key::What;
-use crate::limits::{EXTENT_BYTES_MAX, PAUSE, REQUEST_BOUND};
+use crate::limits::{EXTENT_BYTES_MAX, GRANT_BOUND, PAUSE, REQUEST_BOUND};
 use crate::output::{CopyFrom, Outcome, Output};
 use crate::serve::Violation;
 use crate::store::{Known, Store};
@@ -21,9 +21,9 @@ impl Node {
         store: &mut impl Store,
     ) {
         let result = match message {
-            Message::Ask { request, epoch, key, bound_ms, done } => {
-                // Before anything else: what is dropped may free extents.
-                self.catch_up(epoch, store);
+            Message::Ask { key, .. } if !self.owns(&key) => Err(Violation::WrongTree),
+            // The member has caught up with the child's epoch.
+            Message::Ask { request, epoch: _, key, bound_ms, done } => {
                 let taken = self.children.on_done(link, &done, store);
                 let taken = taken.and_then(|()| self.children.on_ask(link, request));
                 taken.map(|()| {
@@ -118,7 +118,8 @@ impl Node {
                 if !fits(key.what, len) {
                     return Err(Violation::WrongAnswer);
                 }
-                let grant = Grant { link, lease, offset, len, checksum };
+                let until = now + GRANT_BOUND;
+                let grant = Grant { link, lease, offset, len, checksum, until };
                 self.fetches.set(id, State::Starved(Need::Pull(grant)));
             }
             (_, Reply::Failed(errno)) => self.complete(id, Err(errno), now, store),

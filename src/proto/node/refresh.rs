@@ -4,16 +4,16 @@
 //! may carry what the source said before: it ends as it would, is thrown away, and begins again.
 //!
 //! Each question carries the number of refreshes that the child has taken in. A parent that has
-//! missed one of them (it had stopped, and its children have come from a parent that had not)
-//! cannot know what it was about, and forgets everything before it answers. So no order in which
-//! ranks are told can show what is older than a refresh to somebody who asks after it.
+//! missed one of them (it had stopped, and its children have come from a parent that had not; or in
+//! another tree it is told later than they) cannot know what it was about, and forgets everything
+//! before it answers. So no order in which ranks are told can show what is older than a refresh to
+//! somebody who asks after it. All of it is one for all trees of a rank: see
+//! [`Member`](crate::Member).
 
 use super::{Node, Upstream};
 use crate::errno::Errno;
 use crate::fetch::{FetchId, State};
 use crate::ids::Epoch;
-use crate::key::ViewPath;
-use crate::output::Output;
 use crate::scope::Scope;
 use crate::serve::Violation;
 use crate::store::Store;
@@ -21,28 +21,10 @@ use crate::tick::Tick;
 use crate::wire::Reply;
 
 impl Node {
-    /// The last refresh that this node has taken in.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    /// Forgets what a refresh covers, and everything if others were missed before it: a rank's epoch
-    /// says that all refreshes up to it were taken in. One that comes late is taken in again.
-    pub(super) fn refresh(&mut self, epoch: Epoch, scope: Scope, store: &mut impl Store) {
-        let missed = epoch.0 > self.epoch.0.saturating_add(1);
-        let scope = if missed { Scope::new(ViewPath::root()) } else { scope };
+    /// A refresh takes effect: what is under way and covered has been asked for too early.
+    pub(crate) fn refresh(&mut self, epoch: Epoch, scope: &Scope) {
         self.epoch = self.epoch.max(epoch);
-        self.counters.refreshes += 1;
-        self.fetches.outdate(&scope);
-        let dropped = store.drop_within(&scope);
-        self.outputs.push_back(Output::Refreshed { epoch, scope, dropped });
-    }
-
-    /// A child knows of refreshes that this node has missed.
-    pub(super) fn catch_up(&mut self, epoch: Epoch, store: &mut impl Store) {
-        if epoch > self.epoch {
-            self.refresh(epoch, Scope::new(ViewPath::root()), store);
-        }
+        self.fetches.outdate(scope);
     }
 
     /// What has come for a fetch is older than a refresh.

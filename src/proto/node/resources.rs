@@ -14,6 +14,9 @@ use crate::store::{Extent, Store};
 use crate::tick::Tick;
 use crate::wire::Message;
 
+/// How often the pause before a grant is asked for again doubles: to 0.6 s.
+const GIVEN_BACK_DOUBLINGS: u32 = 6;
+
 impl Node {
     pub(super) fn on_time(&mut self, now: Tick, store: &mut impl Store) {
         while let Some(Due { id, expired, state_over }) = self.fetches.due(now) {
@@ -32,6 +35,13 @@ impl Node {
                     self.counters.quarantined += 1;
                     self.close_lease(lease, now);
                     self.retry(id, State::Queued, Errno::EIO, now, store);
+                }
+                State::Starved(Need::Pull(grant)) => {
+                    // Each time for longer: where many want more than there is, some get through.
+                    let pause = PAUSE * (1 << fetch.given_back.min(GIVEN_BACK_DOUBLINGS));
+                    fetch.given_back += 1;
+                    self.close_lease(Some((grant.link, grant.lease)), now);
+                    self.fetches.set(id, State::Paused { until: now + pause });
                 }
                 State::Paused { .. } => self.fetches.set(id, State::Queued),
                 State::Queued | State::Asked | State::Starved(_) | State::Reading { .. } => {}
@@ -140,8 +150,7 @@ impl Node {
     }
 
     pub(super) fn read_source(&mut self, id: FetchId, extent: Option<Extent>) {
-        let job = JobId(self.next_job);
-        self.next_job = self.next_job.wrapping_add(1);
+        let job = JobId(self.job_numbers.next());
         self.jobs.insert(job, id);
         let key = self.key_of(id);
         self.fetches.set(id, State::Reading { extent });
@@ -174,7 +183,8 @@ impl Node {
             let fetch = self.fetches.get_mut(id).expect("next_queued names existing fetches");
             let key = fetch.key.clone();
             let deadline = fetch.deadline().unwrap_or(now + REQUEST_BOUND);
-            let (credits, jobs) = match fetch.has_waiters() {
+            let wanted = fetch.has_waiters();
+            let (credits, jobs) = match wanted {
                 true => (CREDITS, SOURCE_JOBS_MAX),
                 false => (AHEAD_CREDITS, AHEAD_SOURCE_JOBS),
             };
@@ -186,13 +196,10 @@ impl Node {
                 // An output may name an extent: nothing is allocated before it is applied.
                 return;
             }
+            let from_source = self.reads_source() || self.is_direct(&key);
             match &mut self.upstream {
-                Upstream::Lost { .. } if orphan || !fetch.has_waiters() => {
-                    self.complete(id, Err(Errno::EIO), now, store);
-                }
-                Upstream::Lost { .. } => return,
-                Upstream::Source if self.jobs.len() >= jobs => return,
-                Upstream::Source => match key.what {
+                _ if from_source && self.jobs.len() >= jobs => return,
+                _ if from_source => match key.what {
                     What::Block { .. } => {
                         // The extent comes first; extents are given out in order.
                         self.fetches.set(id, State::Starved(Need::Read));
@@ -204,6 +211,11 @@ impl Node {
                     | What::DataRanges { .. }
                     | What::Statistics => self.read_source(id, None),
                 },
+                Upstream::Source => unreachable!("it is read from"),
+                Upstream::Lost { .. } if orphan || !wanted => {
+                    self.complete(id, Err(Errno::EIO), now, store);
+                }
+                Upstream::Lost { .. } => return,
                 Upstream::Parent(parent) if parent.credits_used() < credits => {
                     let request = parent.ask(id);
                     let (link, done) = (parent.link, parent.take_done());

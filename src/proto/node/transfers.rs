@@ -19,8 +19,7 @@ impl Node {
         lease: Option<(LinkId, LeaseId)>,
         now: Tick,
     ) -> PullId {
-        let pull = PullId(self.next_pull);
-        self.next_pull = self.next_pull.wrapping_add(1);
+        let pull = PullId(self.pull_numbers.next());
         self.pulls.insert(pull, id);
         self.fetches.set(id, State::Pulling { pull, extent, lease, until: now + PULL_BOUND });
         pull
