@@ -4,6 +4,8 @@
 
 #![allow(clippy::print_stderr, reason = "a failing run is replayed from what it prints")]
 
+#[path = "simulation/planted.rs"]
+mod planted;
 #[path = "simulation/random.rs"]
 mod random;
 #[path = "simulation/source.rs"]

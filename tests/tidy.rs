@@ -175,6 +175,32 @@ fn some_crates_are_known_in_one_place_only() {
     }
 }
 
+/// The workspace's packages with their features, as cargo resolves them along edges of these kinds.
+fn resolved(edges: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--offline", "--prefix", "none", "--format", "{p}: {f}"])
+        .args(["--edges", edges])
+        .current_dir(root())
+        .output()
+        .expect("cargo is what runs this");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("names are UTF-8");
+    text.lines().map(str::to_owned).filter(|line| line.starts_with("copper")).collect()
+}
+
+#[test]
+fn nothing_that_is_shipped_can_have_a_planted_bug() {
+    let has_bugs = |packages: BTreeSet<String>| packages.iter().any(|it| it.contains("planted"));
+    assert!(!has_bugs(resolved("normal,build")), "a shipped crate enables the feature `planted`");
+    assert!(has_bugs(resolved("all")), "the tests plant bugs: this looks at the wrong thing");
+    // Nor by a default, or by another feature's name.
+    for package in metadata()["packages"].as_array().expect("a list of packages") {
+        for (feature, enables) in package["features"].as_object().expect("by name") {
+            assert!(!enables.to_string().contains("planted"), "{}: {feature}", package["name"]);
+        }
+    }
+}
+
 #[test]
 fn unsafe_code_lives_in_ofi_alone() {
     for lib in ["src/proto/lib.rs", "src/cache/lib.rs", "src/engine/lib.rs", "fuse/src/lib.rs"] {

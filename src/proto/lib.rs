@@ -29,6 +29,7 @@ pub mod member;
 pub mod node;
 mod output;
 pub mod ownership;
+mod planted;
 pub mod scope;
 mod serve;
 pub mod store;
@@ -51,6 +52,8 @@ pub use node::{
     CopyFrom, Gauges, Input, Node, NodeCounters, Outcome, Output, Place, SourceAnswer,
     SourceRequest, SourceUse,
 };
+#[cfg(feature = "planted")]
+pub use planted::Bug;
 pub use scope::{Dropped, Scope};
 pub use serve::Violation;
 pub use store::{Extent, Held, Known, Store};

@@ -167,6 +167,12 @@ impl Member {
         self.nodes.iter().map(Node::gauges).sum()
     }
 
+    /// Has a bug in every tree from now on.
+    #[cfg(feature = "planted")]
+    pub fn plant(&mut self, bug: crate::Bug) {
+        self.nodes.iter_mut().for_each(|node| node.plant(bug));
+    }
+
     /// Its part in each tree, in order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -27,6 +27,7 @@ use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND};
 use crate::link::{Parent, bound_ms};
 pub use crate::output::{CopyFrom, Outcome, Output, SourceRequest};
 use crate::ownership::{Numbers, owner};
+use crate::planted::Planted;
 use crate::serve::Children;
 use crate::store::{Extent, Known, Store};
 use crate::tick::Tick;
@@ -71,6 +72,7 @@ pub struct Node {
     now: Tick,
     outputs: VecDeque<Output>,
     counters: NodeCounters,
+    pub(crate) planted: Planted,
 }
 
 impl Node {
@@ -97,6 +99,7 @@ impl Node {
             now,
             outputs: VecDeque::new(),
             counters: NodeCounters::default(),
+            planted: Planted::default(),
         }
     }
 

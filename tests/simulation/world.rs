@@ -16,10 +16,10 @@ use copper_proto::node::SourceUse;
 use copper_proto::ownership::owner;
 use copper_proto::store::{Known, Store};
 use copper_proto::{
-    BlockIndex, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest, Gauges,
-    Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output, PullFailure,
-    PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket, TreeIndex, ViewPath,
-    What,
+    BlockIndex, Bug, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest,
+    Gauges, Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output,
+    PullFailure, PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket,
+    TreeIndex, ViewPath, What,
 };
 
 use crate::random::Random;
@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) ignore_pins: bool,
     pub(crate) ignore_checksums: bool,
     pub(crate) ignore_epochs: bool,
+    /// What is wrong with every node.
+    pub(crate) planted: Option<Bug>,
 }
 
 impl Plan {
@@ -87,6 +89,7 @@ impl Plan {
             ignore_pins: false,
             ignore_checksums: false,
             ignore_epochs: false,
+            planted: None,
         }
     }
 }
@@ -371,6 +374,9 @@ impl World {
             source_readers: HashSet::new(),
             report: Report::default(),
         };
+        if let Some(bug) = world.plan.planted {
+            world.members.iter_mut().for_each(|host| host.member.plant(bug));
+        }
         world.set_up();
         world
     }
@@ -877,7 +883,27 @@ impl World {
         }
     }
 
+    /// Whatever a rank still holds is what the source has, or had: late bytes have spoiled nothing.
+    fn check_what_is_held(&mut self) {
+        for (rank, member) in self.members.iter_mut().enumerate().filter(|(_, member)| member.alive)
+        {
+            for key in self.source_reads.keys() {
+                if let Some(held) = member.cache.object(key) {
+                    let bytes = &member.memory[&held.extent.offset];
+                    let right = match (key.what, bytes) {
+                        (What::Directory, Bytes::Listing(bytes)) => {
+                            self.source.listed(&key.path, bytes, Version::default())
+                        }
+                        _ => *bytes == Bytes::Block(checksum(key)),
+                    };
+                    assert!(right, "rank {rank} holds wrong bytes of {key:?}");
+                }
+            }
+        }
+    }
+
     fn check_the_end(&mut self) {
+        self.check_what_is_held();
         for (ticket, reader) in &self.readers {
             let excused = reader.answered || !self.members[reader.rank].alive;
             assert!(

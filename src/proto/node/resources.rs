@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use crate::link::bound_ms;
 use crate::output::{CopyFrom, Output, SourceRequest};
+use crate::planted::Bug;
 use crate::store::{Extent, Store};
 use crate::tick::Tick;
 use crate::wire::Message;
@@ -33,7 +34,12 @@ impl Node {
                     self.pulls.remove(&pull);
                     self.quarantine.insert(pull, extent);
                     self.counters.quarantined += 1;
-                    self.close_lease(lease, now);
+                    if self.planted.has(Bug::QuarantineSkipped) {
+                        store.release(extent);
+                    }
+                    if !self.planted.has(Bug::CreditLeaked) {
+                        self.close_lease(lease, now);
+                    }
                     self.retry(id, State::Queued, Errno::EIO, now, store);
                 }
                 State::Starved(Need::Pull(grant)) => {

@@ -8,6 +8,7 @@ use crate::input::SourceAnswer;
 use crate::key::Key;
 use crate::limits::{ABSENT_BOUND, EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
 use crate::output::{Outcome, Output};
+use crate::planted::Bug;
 use crate::store::{Extent, Held, Known, Store};
 use crate::tick::Tick;
 
@@ -16,9 +17,12 @@ impl Node {
         &mut self,
         id: FetchId,
         extent: Extent,
-        lease: Option<(LinkId, LeaseId)>,
+        mut lease: Option<(LinkId, LeaseId)>,
         now: Tick,
     ) -> PullId {
+        if self.planted.has(Bug::LeaseReturnedEarly) {
+            self.close_lease(lease.take(), now);
+        }
         let pull = PullId(self.pull_numbers.next());
         self.pulls.insert(pull, id);
         self.fetches.set(id, State::Pulling { pull, extent, lease, until: now + PULL_BOUND });
@@ -42,7 +46,9 @@ impl Node {
         store: &mut impl Store,
     ) {
         if let Some(extent) = self.quarantine.remove(&pull) {
-            store.release(extent);
+            if !self.planted.has(Bug::QuarantineSkipped) {
+                store.release(extent);
+            }
             return;
         }
         let id = self.pulls.remove(&pull).expect("every pull ends once");
@@ -57,6 +63,10 @@ impl Node {
             self.ask_again(id, now, store);
             return;
         }
+        let result = match result {
+            Err(PullFailure::Checksum) if self.planted.has(Bug::ChecksumIgnored) => Ok(0),
+            result => result,
+        };
         match result {
             Ok(checksum) => {
                 if lease.is_some() {
