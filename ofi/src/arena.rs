@@ -9,6 +9,8 @@
 //! piece that is being filled is torn: leases and checksums, above this crate, keep a reader from
 //! using it. The arena does not know which block lies where.
 
+mod shadow;
+
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
@@ -66,6 +68,7 @@ impl Arena {
         let _ = mapping.advise(Advice::HugePage);
         let base = NonNull::new(mapping.as_mut_ptr()).expect("a mapping does not lie at null");
         let taken = (0..(len / PAGE_BYTES).div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect();
+        shadow::forbid(base, len);
         Ok(Arena { memory: Arc::new(Memory { mapping, base, len, taken }) })
     }
 
@@ -88,7 +91,7 @@ impl Arena {
         assert!(end.is_some(), "bug: {len} bytes at {offset} end beyond {}", self.len());
         let claimed = self.memory.claim(Pages::of(offset, len));
         assert!(claimed, "bug: a page of {len} bytes at {offset} is taken");
-        Filling { piece: Piece { memory: Arc::clone(&self.memory), offset, len, claimed: len } }
+        self.filling(offset, len)
     }
 
     /// Has pages put behind `len` bytes at `offset`, as far as they lie within the arena, so that
@@ -101,6 +104,13 @@ impl Arena {
         let start = offset - offset % PAGE_BYTES;
         start >= end
             || self.memory.mapping.advise_range(Advice::PopulateWrite, start, end - start).is_ok()
+    }
+
+    /// The piece of pages that were just claimed.
+    fn filling(&self, offset: usize, len: usize) -> Filling {
+        let piece = Piece { memory: Arc::clone(&self.memory), offset, len, claimed: len };
+        shadow::allow(piece.start(), len);
+        Filling { piece }
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {
@@ -133,8 +143,7 @@ impl Arena {
         if !self.memory.claim(Pages::of(0, len)) {
             return false;
         }
-        let piece = Piece { memory: Arc::clone(&self.memory), offset: 0, len, claimed: len };
-        let mut filling = Filling { piece };
+        let mut filling = self.filling(0, len);
         filling.as_mut().iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 0);
         true
     }
@@ -221,11 +230,24 @@ impl Piece {
         //   read posted into it owns it.
         unsafe { slice::from_raw_parts(self.start().as_ptr(), self.len) }
     }
+
+    fn give_back(&self) {
+        // First, for the next owner may claim them at once.
+        shadow::forbid(self.start(), self.claimed);
+        self.memory.release(Pages::of(self.offset, self.claimed));
+    }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.memory.release(Pages::of(self.offset, self.claimed));
+        self.give_back();
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Whatever is mapped here next is another's.
+        shadow::allow(self.base, self.len);
     }
 }
 
@@ -253,6 +275,8 @@ impl Filling {
     /// A bug of the caller: `len` is 0 or more than [`len`](Filling::len).
     pub fn shorten(&mut self, len: usize) {
         assert!(len > 0 && len <= self.piece.len, "bug: {} bytes shortened to {len}", self.len());
+        let rest = &mut self.as_mut()[len..];
+        shadow::forbid(NonNull::from(&mut *rest).cast(), rest.len());
         self.piece.len = len;
     }
 
@@ -263,6 +287,11 @@ impl Filling {
 
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.piece.start()
+    }
+
+    #[cfg(copper_asan)]
+    pub(crate) fn planted_return(&self) {
+        self.piece.give_back();
     }
 }
 

@@ -75,6 +75,8 @@ mod mode;
 mod net;
 mod network;
 mod peers;
+#[cfg(copper_asan)]
+pub mod planted;
 mod region;
 mod transfer;
 mod versions;
