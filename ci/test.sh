@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, then runs all checks and tests: format, clippy, documentation, the
-# libfabric suite with a second runtime and with the address sanitizer, every test; at last, that no mount and no process is left.
+# libfabric suite with a second runtime and with the address sanitizer, models of threads, every test; at last, that no mount and no process is left.
 # Minutes on two cores. `cargo nextest` is used where it is there, else `cargo test`.
 set -euo pipefail
 
@@ -40,6 +40,7 @@ step cargo clippy --locked --workspace --all-targets -- -D warnings
 step cargo test --locked --doc --workspace
 step ci/runtimes.sh
 step ci/sanitize.sh --short
+step ci/models.sh --short
 # What an old kernel gives: none of its caches.
 uncached=(env COPPER_TEST_LAUNCH="--no-kernel-cache all")
 # All that is not about what the caches save.

@@ -193,6 +193,11 @@ fn nothing_that_is_shipped_can_have_a_planted_bug() {
     let has_bugs = |packages: BTreeSet<String>| packages.iter().any(|it| it.contains("planted"));
     assert!(!has_bugs(resolved("normal,build")), "a shipped crate enables the feature `planted`");
     assert!(has_bugs(resolved("all")), "the tests plant bugs: this looks at the wrong thing");
+    // What the sanitizer and the models need comes from their scripts' flags alone.
+    for script in ["build.rs", "ofi/build.rs", "ofi/sys/build.rs"] {
+        let text = std::fs::read_to_string(root().join(script)).expect(script);
+        assert!(!text.contains("rustc-cfg"), "{script} sets a cfg");
+    }
     // Nor by a default, or by another feature's name.
     for package in metadata()["packages"].as_array().expect("a list of packages") {
         for (feature, enables) in package["features"].as_object().expect("by name") {

@@ -9,23 +9,24 @@
 //! piece that is being filled is torn: leases and checksums, above this crate, keep a reader from
 //! using it. The arena does not know which block lies where.
 
+#[cfg(all(test, copper_loom))]
+mod models;
 mod shadow;
+mod taken;
 
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapMut, MmapOptions};
 
 use crate::error::Error;
+use taken::{Pages, Taken};
 
 /// The granule of the arena. Pages of the memory itself may be larger.
 pub const PAGE_BYTES: usize = 4096;
-
-const BITS: usize = u64::BITS as usize;
 
 /// A memory-mapped region, shared by the engine, the frontend and the source's readers.
 ///
@@ -42,7 +43,7 @@ struct Memory {
     base: NonNull<u8>,
     len: usize,
     /// One bit per page: taken.
-    taken: Box<[AtomicU64]>,
+    taken: Taken,
 }
 
 // SAFETY: Send and Sync demand that shared use from several threads is sound:
@@ -67,7 +68,7 @@ impl Arena {
         // Best effort: a kernel without huge pages serves the arena in small ones.
         let _ = mapping.advise(Advice::HugePage);
         let base = NonNull::new(mapping.as_mut_ptr()).expect("a mapping does not lie at null");
-        let taken = (0..(len / PAGE_BYTES).div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect();
+        let taken = Taken::none_of(len / PAGE_BYTES);
         shadow::forbid(base, len);
         Ok(Arena { memory: Arc::new(Memory { mapping, base, len, taken }) })
     }
@@ -89,7 +90,7 @@ impl Arena {
         assert!(len > 0, "bug: a piece without bytes");
         let end = offset.checked_add(len).filter(|&end| end <= self.len());
         assert!(end.is_some(), "bug: {len} bytes at {offset} end beyond {}", self.len());
-        let claimed = self.memory.claim(Pages::of(offset, len));
+        let claimed = self.memory.taken.claim(Pages::of(offset, len));
         assert!(claimed, "bug: a page of {len} bytes at {offset} is taken");
         self.filling(offset, len)
     }
@@ -140,7 +141,7 @@ impl Arena {
     /// writing.
     fn populate_by_hand(&self) -> bool {
         let len = self.len();
-        if !self.memory.claim(Pages::of(0, len)) {
+        if !self.memory.taken.claim(Pages::of(0, len)) {
             return false;
         }
         let mut filling = self.filling(0, len);
@@ -152,55 +153,6 @@ impl Arena {
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// Page indices, end excluded.
-#[derive(Clone, Copy)]
-struct Pages {
-    start: usize,
-    end: usize,
-}
-
-impl Pages {
-    fn of(offset: usize, len: usize) -> Pages {
-        Pages { start: offset / PAGE_BYTES, end: (offset + len).div_ceil(PAGE_BYTES) }
-    }
-
-    /// The words of the bitmap that these pages touch, each with its mask.
-    fn words(self) -> impl Iterator<Item = (usize, u64)> {
-        (self.start / BITS..self.end.div_ceil(BITS)).map(move |word| {
-            let first = self.start.max(word * BITS) - word * BITS;
-            let count = self.end.min((word + 1) * BITS) - word * BITS - first;
-            let ones = if count == BITS { u64::MAX } else { (1 << count) - 1 };
-            (word, ones << first)
-        })
-    }
-}
-
-impl Memory {
-    /// Takes all of `pages`, or none.
-    fn claim(&self, pages: Pages) -> bool {
-        for (word, mask) in pages.words() {
-            // Acquire: pairs with the Release in `release`, so that the last owner's accesses
-            // come before the new owner's.
-            let before = self.taken[word].fetch_or(mask, Ordering::Acquire);
-            if before & mask != 0 {
-                self.taken[word].fetch_and(before | !mask, Ordering::Release);
-                for (undo, mask) in pages.words().take_while(|&(index, _)| index < word) {
-                    self.taken[undo].fetch_and(!mask, Ordering::Release);
-                }
-                return false;
-            }
-        }
-        true
-    }
-
-    fn release(&self, pages: Pages) {
-        for (word, mask) in pages.words() {
-            // Release: pairs with the Acquire in `claim`.
-            self.taken[word].fetch_and(!mask, Ordering::Release);
-        }
     }
 }
 
@@ -234,7 +186,7 @@ impl Piece {
     fn give_back(&self) {
         // First, for the next owner may claim them at once.
         shadow::forbid(self.start(), self.claimed);
-        self.memory.release(Pages::of(self.offset, self.claimed));
+        self.memory.taken.release(Pages::of(self.offset, self.claimed));
     }
 }
 

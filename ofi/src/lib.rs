@@ -78,6 +78,7 @@ mod peers;
 #[cfg(copper_asan)]
 pub mod planted;
 mod region;
+mod sync;
 mod transfer;
 mod versions;
 

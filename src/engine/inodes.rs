@@ -15,8 +15,8 @@ mod refresh;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use copper_proto::limits::LINK_BYTES_MAX;
 use copper_proto::{
@@ -24,6 +24,7 @@ use copper_proto::{
     ViewPath,
 };
 
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::view::{Found, InodeNumber};
 
 /// A block that FUSE threads may read.

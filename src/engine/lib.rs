@@ -11,10 +11,13 @@
 pub mod counters;
 pub mod engine;
 pub mod inodes;
+#[cfg(all(test, copper_loom))]
+mod models;
 pub mod ports;
 mod questions;
 pub mod queue;
 mod shelf;
+mod sync;
 pub mod view;
 
 pub use counters::Counters;

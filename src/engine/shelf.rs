@@ -12,6 +12,7 @@ use copper_proto::{
 
 use crate::inodes::Inodes;
 use crate::ports::Memory;
+use crate::sync::{Bug, planted};
 use crate::view::InodeNumber;
 
 /// A published extent, and the inode that shows it, if one does.
@@ -41,6 +42,14 @@ impl<M: Memory> Slots<M> {
         directory: Option<Arc<Directory>>,
     ) {
         self.ready.insert(extent.offset, (bytes, directory));
+    }
+
+    /// A filled extent is one that may be shown; the directory that it holds, if it does.
+    pub(crate) fn publish(&mut self, held: Held) -> Option<Arc<Directory>> {
+        let ready = self.ready.remove(&held.extent.offset);
+        let (bytes, directory) = ready.expect("an extent is filled before it is published");
+        self.published.insert(held.extent.offset, Slot { bytes, shown: None });
+        directory
     }
 
     /// The bytes of a published extent.
@@ -89,9 +98,11 @@ impl<M: Memory> Slots<M> {
     }
 
     /// Whether an extent may go; if it may, it is gone from here when this returns.
-    fn local_use(&mut self, inodes: &Inodes<M::Filled>, extent: Extent) -> LocalUse {
+    pub(crate) fn local_use(&mut self, inodes: &Inodes<M::Filled>, extent: Extent) -> LocalUse {
         let slot = self.published.get_mut(&extent.offset);
         let slot = slot.expect("the cache names published extents");
+        let too_early = planted(Bug::CountedBeforeWithdrawn)
+            && M::holders(&slot.bytes) == 1 + usize::from(slot.shown.is_some());
         if let Some((number, index)) = slot.shown {
             if let Some(inode) = inodes.get(number) {
                 if inode.take_touched(index) {
@@ -101,7 +112,7 @@ impl<M: Memory> Slots<M> {
             }
             slot.shown = None;
         }
-        if M::holders(&slot.bytes) > 1 {
+        if M::holders(&slot.bytes) > 1 && !too_early {
             return LocalUse::InUse;
         }
         self.published.remove(&extent.offset);
@@ -149,12 +160,9 @@ impl<M: Memory> Store for Shelf<'_, M> {
 
     fn publish(&mut self, key: &Key, held: Held) {
         debug_assert!(!matches!(key.what, What::Entry | What::Statistics));
-        let bytes = self.slots.ready.remove(&held.extent.offset);
-        let (bytes, directory) = bytes.expect("an extent is filled before it is published");
-        if let Some(directory) = directory {
+        if let Some(directory) = self.slots.publish(held) {
             self.cache.put_directory(&key.path, directory);
         }
-        self.slots.published.insert(held.extent.offset, Slot { bytes, shown: None });
         self.cache.publish(key, held);
     }
 

@@ -4,6 +4,7 @@
 //! Without it [`Planted`] has no size and [`Planted::has`] is constantly false.
 
 /// A bug of the protocol, one for each promise that a parent and a child make each other.
+#[cfg_attr(not(feature = "planted"), allow(unreachable_pub, reason = "only tests name them"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
     /// A child gives a lease back as its pull begins: the parent recycles what is still being read.

@@ -1,6 +1,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use super::taken::BITS;
 use super::*;
 
 fn arena(pages: usize) -> Arena {
