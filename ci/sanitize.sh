@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs the libfabric suite over tcp, ranks as real processes, and the engine's and the launcher's tests
 # with the address sanitizer, which is told which bytes of the arena belong to whom
-# (ofi/src/arena/shadow.rs); then bugs planted in it, each of which must be reported. With --short, what
-# ci/test.sh runs: the libfabric suite and the bugs. Works with stable Rust, of which it takes an
-# unstable option.
+# (ofi/src/arena/shadow.rs); some of the libfabric suite with valgrind, which sees libfabric's own steps
+# and bytes that nobody has written; and bugs planted for both, each of which must be reported. With
+# --short, what ci/test.sh runs: the libfabric suite and the bugs. Works with stable Rust, of which it
+# takes an unstable option.
 set -euo pipefail
 
 usage() {
@@ -26,6 +27,8 @@ done
 # shellcheck source=ci/leftovers.sh
 . "$root/ci/leftovers.sh"
 cd "$root"
+packages=(valgrind)
+! command -v dpkg-query >/dev/null || install_packages
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/copper-sanitize.XXXXXX")
 mark="COPPER_SANITIZE_RUN=$scratch"
 # Mounts of tests are in Cargo's folder.
@@ -38,10 +41,9 @@ sanitizer=(env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg copper_asa
 # the child.
 options=intercept_send=0:log_path=$scratch/report
 
-# The test programs of the cargo arguments, each on a line.
+# The test programs of a cargo command, each on a line.
 programs() {
-    "${sanitizer[@]}" cargo test --locked --target "$machine" --no-run \
-        --message-format json-render-diagnostics "$@" |
+    "$@" --locked --no-run --message-format json-render-diagnostics |
         python3 -c '
 import json, sys
 for line in sys.stdin:
@@ -78,23 +80,44 @@ is_found() {
 }
 
 say "building (minutes the first time)"
-ofi=$(programs --package copper-ofi)
-program() { printf '%s\n' "$ofi" | grep "/$1-"; }
+sanitized=("${sanitizer[@]}" cargo test --target "$machine")
+ofi=$(programs "${sanitized[@]}" --package copper-ofi)
+plain=$(programs cargo test --package copper-ofi --test provider --test planted)
+# The program of this name among those in $1.
+program() { printf '%s\n' "$1" | grep "/$2-"; }
 
 cd ofi
-passes "$(program copper_ofi)"
-passes "$(program provider)" tcp:: --test-threads 2
-planted=$(program planted)
-is_found "$planted" a_byte_behind_a_piece use-after-poison
-is_found "$planted" bytes_that_outlive_their_piece use-after-poison
-is_found "$planted" a_read_into_a_piece_that_was_returned use-after-poison
+passes "$(program "$ofi" copper_ofi)"
+passes "$(program "$ofi" provider)" tcp:: --test-threads 2
+planted=$(program "$ofi" planted)
+is_found "$planted" arena::a_byte_behind_a_piece use-after-poison
+is_found "$planted" arena::bytes_that_outlive_their_piece use-after-poison
+is_found "$planted" arena::a_read_into_a_piece_that_was_returned use-after-poison
+
+valgrind=(env "$mark" valgrind --quiet --error-exitcode=9 --log-file="$scratch/valgrind")
+for each in one_byte_goes_there_and_back a_message_of_parts_arrives_as_one \
+    bytes_of_any_length_arrive_from_any_offset a_read_under_way_from_a_lost_peer_returns_its_piece; do
+    say "valgrind: tcp::$each"
+    in_group "${valgrind[@]}" "$(program "$plain" provider)" --quiet --exact "tcp::$each" >"$scratch/output" 2>&1 || {
+        cat "$scratch/output" "$scratch/valgrind" >&2
+        die "tcp::$each fails, or valgrind has found something"
+    }
+done
+bug=a_message_of_bytes_that_nobody_wrote
+! in_group "${valgrind[@]}" "$(program "$plain" planted)" --quiet --ignored --exact "$bug" >"$scratch/output" 2>&1 ||
+    die "valgrind does not find $bug"
+grep -q 'uninitialised byte' "$scratch/valgrind" || {
+    cat "$scratch/output" "$scratch/valgrind" >&2
+    die "$bug was to be reported as uninitialised bytes"
+}
+say "found, as it should be: $bug"
 cd "$root"
 [ "$short" = no ] || exit 0
 
 # A daemon frees not all that it has before it exits.
 options=$options:detect_leaks=0
 
-long=$(programs --package copper --package copper-engine --package copper-launcher \
+long=$(programs "${sanitized[@]}" --package copper --package copper-engine --package copper-launcher \
     --lib --test sharing --test failures --test local)
 for each in $long; do
     case $each in
