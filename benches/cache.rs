@@ -21,7 +21,7 @@ fn key(number: u32) -> Key {
 }
 
 fn put(cache: &mut Cache, key: &Key) -> Extent {
-    let extent = cache.allocate(OBJECT_BYTES, |_, _| LocalUse::Idle).expect("something may go");
+    let extent = cache.allocate(OBJECT_BYTES, |_| LocalUse::Idle).expect("something may go");
     cache.publish(key, Held { extent, checksum: 0 });
     extent
 }

@@ -47,6 +47,7 @@ use crate::arena::{self, RankArena};
 use crate::fabric::RankFabric;
 use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
+use crate::spill::{self, SpillPlan};
 use engine_thread::EngineThread;
 use refreshing::Refreshing;
 use report::Reporter;
@@ -75,6 +76,7 @@ pub(crate) struct Plan {
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) hidden: Vec<PathBuf>,
     pub(crate) memory_bytes: u64,
+    pub(crate) spill: Option<SpillPlan>,
     pub(crate) net: Net,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) source: SourceAccess,
@@ -173,14 +175,17 @@ struct Started {
 }
 
 fn start(
-    plan: Plan,
+    mut plan: Plan,
     mut claim: Claim,
     mut guardian: Option<Guardian>,
     reporter: &Arc<Reporter>,
     ends: SyncSender<End>,
     ended: &Receiver<End>,
 ) -> anyhow::Result<Started> {
-    let budget = Budget::of(plan.memory_bytes);
+    let mut budget = Budget::of(plan.memory_bytes);
+    if plan.spill.is_some() {
+        budget = budget.with_spill();
+    }
     let arena = Arena::map(usize::try_from(budget.arena).context("--memory is too large")?)?;
     let preparing = arena::prepare(&arena);
     let children = plan.forest.children_count(plan.rank);
@@ -214,6 +219,7 @@ fn start(
         inodes: Arc::clone(&inodes),
         queue: Arc::clone(&queue),
         answers: Arc::clone(&pending) as _,
+        spill: plan.spill.take().map(|plan| spill::start(plan, &queue)).transpose()?,
         counters: Arc::clone(&reporter.engine),
         refreshed: {
             let refreshing = Arc::clone(&reporter.refreshing);

@@ -12,6 +12,7 @@ mod daemon;
 mod fabric;
 mod sleeper;
 mod source;
+mod spill;
 
 use std::process::ExitCode;
 

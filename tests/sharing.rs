@@ -206,6 +206,7 @@ fn the_shape_of_the_status_is_stable() {
             "blocks bytes limit_bytes pinned_bytes evicted_blocks directories attributes misses \
                   fetched_ahead fetched_ahead_read fetched_ahead_evicted",
         ),
+        ("spill", "written_bytes restored_bytes dropped lost bytes limit_bytes"),
         ("memory", "limit_bytes resident_bytes resident_peak_bytes"),
         ("under_way", "questions fetches pulls quarantined source_jobs leases_given leases_held"),
         ("refresh", "epoch entries directories blocks bytes taken outdated"),

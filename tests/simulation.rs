@@ -4,6 +4,8 @@
 
 #![allow(clippy::print_stderr, reason = "a failing run is replayed from what it prints")]
 
+#[path = "simulation/disk.rs"]
+mod disk;
 #[path = "simulation/planted.rs"]
 mod planted;
 #[path = "simulation/random.rs"]
@@ -104,6 +106,54 @@ fn small_arenas_evict_and_wait_but_never_lie() {
         );
     }
     assert!(evictions > 0, "the arenas were meant to be too small");
+}
+
+/// Arenas that are too small beside spill files that are not.
+fn spilling(plan: &mut Plan) {
+    plan.faults = Faults::default();
+    (plan.arena_bytes, plan.spill_bytes) = (8 << 20, 256 << 20);
+}
+
+#[test]
+fn what_was_evicted_comes_back_from_the_spill() {
+    let (mut restored, mut evictions) = (0, 0);
+    for seed in seeds(10_000, 60) {
+        let report = run(seed, spilling);
+        assert_eq!((report.errors, report.checksum_failures), (0, 0), "seed {seed}");
+        assert_eq!(report.spill_lost, 0, "seed {seed}: a copy was not what was written");
+        restored += report.restored_bytes;
+        evictions += report.evictions;
+    }
+    assert!(evictions > 0 && restored > 0, "{evictions} evictions, {restored} bytes restored");
+}
+
+#[test]
+fn a_spill_that_fails_and_stalls_costs_no_reader_an_error_or_a_wrong_byte() {
+    let (mut restored, mut lost) = (0, 0);
+    for seed in seeds(10_500, 120) {
+        let report = run(seed, |plan| {
+            spilling(plan);
+            plan.spill_bytes = *[16 << 20, 256 << 20].get(seed as usize % 2).expect("two");
+            plan.faults.spill_fails = 3;
+        });
+        assert_eq!((report.errors, report.checksum_failures), (0, 0), "seed {seed}");
+        restored += report.restored_bytes;
+        lost += report.spill_lost;
+    }
+    assert!(restored > 0 && lost > 0, "{restored} bytes restored, {lost} copies lost");
+}
+
+#[test]
+fn copies_that_are_not_verified_are_seen_by_the_reader_s_check() {
+    let found = seeds(10_500, 60).any(|seed| {
+        let plan = |plan: &mut Plan| {
+            spilling(plan);
+            plan.faults.spill_fails = 3;
+            plan.ignore_checksums = true;
+        };
+        std::panic::catch_unwind(|| run(seed, plan)).is_err()
+    });
+    assert!(found, "the planted bug was never found: restored bytes are not looked at");
 }
 
 #[test]
@@ -233,9 +283,23 @@ fn refreshes_among_deaths_and_stalls_show_nothing_older_and_no_request_hangs() {
             refreshing(plan);
             plan.faults = Faults { deaths: faults.deaths.max(1), ..faults };
             plan.arena_bytes = *[8 << 20, 64 << 20].get(seed as usize % 2).expect("two");
+            plan.spill_bytes = *[0, 32 << 20].get(seed as usize / 2 % 2).expect("two");
         });
         assert_eq!(report.checksum_failures, 0, "seed {seed}");
     }
+}
+
+#[test]
+fn a_copy_that_outlives_a_refresh_is_seen_by_the_reader_s_check() {
+    let found = seeds(11_000, 60).any(|seed| {
+        let plan = |plan: &mut Plan| {
+            refreshing(plan);
+            (plan.arena_bytes, plan.spill_bytes) = (2 << 20, 64 << 20);
+            plan.ignore_refreshed_copies = true;
+        };
+        std::panic::catch_unwind(|| run(seed, plan)).is_err()
+    });
+    assert!(found, "the planted bug was never found: restored objects are not looked at for age");
 }
 
 #[test]

@@ -135,23 +135,29 @@ fn the_source_is_read_once_and_again_only_for_what_was_evicted() {
     let mut random = Random::seeded();
     let working_set = 96 << 20;
     let data = Arc::new(Data::of(&Tree::new(&scratch), working_set));
+    let spill = scratch.path().to_str().expect("text");
     // The arena is three quarters of it: all of the working set, or half.
-    for (memory, evicts) in [("192MiB", false), ("64MiB", true)] {
-        let mut job = Job::launch_with(&scratch, 8, &Options { memory, ..Options::default() });
+    let spills = ["--spill", spill];
+    for (memory, arguments) in [("192MiB", &[][..]), ("64MiB", &[]), ("64MiB", &spills)] {
+        let options = Options { memory, ..Options::with(arguments) };
+        let mut job = Job::launch_with(&scratch, 8, &options);
         read_all(&job, &data, &mut random);
         let status = settled(&job);
         assert_right(&job, &status);
         let read = status.counter(0, "source.bytes");
         let again = status.counter(0, "cache.refetched_bytes");
-        assert_eq!(read, data.bytes() + again, "{memory}: more than eviction makes needed");
-        assert_eq!(again > 0, evicts, "{memory}: {again} bytes again");
+        let back = status.counter(0, "spill.restored_bytes");
+        assert_eq!(read + back, data.bytes() + again, "{memory}: more than eviction makes needed");
+        assert_eq!(again > 0, memory == "64MiB", "{memory}: {again} bytes again");
+        assert_eq!(back > 0, !arguments.is_empty(), "{memory}: {back} bytes from the spill");
         assert!((1..8).all(|rank| status.counter(rank, "source.bytes") == 0));
         say(&format!(
-            "8 ranks, {memory}: source ÷ distinct = {read} ÷ {} = {:.2}, of which eviction makes \
-             needed {:.2}",
+            "8 ranks, {memory} {arguments:?}: source ÷ distinct = {read} ÷ {} = {:.2}; eviction makes \
+             needed {:.2}, of which {:.2} comes from the spill",
             data.bytes(),
             read as f64 / data.bytes() as f64,
             again as f64 / data.bytes() as f64,
+            back as f64 / data.bytes() as f64,
         ));
         job.stop();
     }

@@ -50,7 +50,7 @@ fn await_mount(daemon: &Running, view: &Path) {
 #[test]
 fn a_command_line_that_makes_no_sense_is_one_line_and_exit_code_2() {
     let scratch = Scratch::new();
-    let lines: [&[&str]; 14] = [
+    let lines: [&[&str]; 15] = [
         &[],
         &["fly"],
         &["launch"],
@@ -62,6 +62,7 @@ fn a_command_line_that_makes_no_sense_is_one_line_and_exit_code_2() {
         &["launch", "--local", "2", "--source", "maybe"],
         &["launch", "--local", "2", "-T", "0"],
         &["launch", "--local", "2", "-M", "some"],
+        &["launch", "--local", "2", "--spill-size", "1GiB"],
         &["serve", "--rank", "-1"],
         &["serve", "--size", "0"],
         &["status", "extra"],

@@ -152,6 +152,7 @@ fn engine(
         inodes,
         queue: Arc::clone(queue),
         answers: Arc::clone(&fetcher) as _,
+        spill: None,
         counters: Arc::default(),
         refreshed: Box::new(|_| {}),
     };

@@ -2,7 +2,7 @@
 //!
 //! `--memory` covers all of it. Each table has a sixteenth, up to a bound; the arena is the rest. What
 //! does not grow with use (the program, its stacks, libfabric's buffers) is not in it; docs/adr/0016
-//! has the figures.
+//! has the figures. With a spill its table is one more.
 
 /// The share of each table: one in so many bytes of memory.
 const TABLE_SHARE: u64 = 16;
@@ -12,6 +12,10 @@ pub(crate) const ENTRY_BYTES: usize = 300;
 
 /// What an object takes beside its path, in bytes: its places in the cache, the engine and an inode.
 pub(crate) const OBJECT_BYTES: u64 = 640;
+
+/// What a copy in the spill file takes beside its path, in bytes: two places by key, one by offset, one
+/// in the order of going, and what maps keep free.
+pub(crate) const SPILLED_BYTES: u64 = 400;
 
 /// Objects that any cache may hold: more than all credits of all children can pin at once.
 pub(crate) const OBJECTS_MIN: u64 = 8192;
@@ -29,6 +33,8 @@ pub struct Budget {
     pub objects: u64,
     /// What the kernel holds references to.
     pub inodes: u64,
+    /// The bookkeeping of what lies in the spill file.
+    pub spill: u64,
 }
 
 impl Budget {
@@ -40,7 +46,13 @@ impl Budget {
         let objects = most(share, 256 << 20);
         let inodes = most(share, 256 << 20);
         let arena = memory - entries - directories - objects - inodes;
-        Budget { arena, entries, directories, objects, inodes }
+        Budget { arena, entries, directories, objects, inodes, spill: 0 }
+    }
+
+    /// The same memory with a spill, whose table is taken from the arena.
+    pub const fn with_spill(self) -> Budget {
+        let spill = self.objects;
+        Budget { arena: self.arena - spill, spill, ..self }
     }
 
     /// An arena of `arena` bytes, and tables as large as it could ever have beside it.
@@ -60,11 +72,15 @@ mod tests {
     #[test]
     fn all_shares_are_whole_pages_and_together_the_memory() {
         for memory in [16 << 20, 64 << 20, (1 << 30) + (1 << 16), 16 << 30] {
-            let Budget { arena, entries, directories, objects, inodes } = Budget::of(memory);
-            let shares = [arena, entries, directories, objects, inodes];
-            assert_eq!(shares.iter().sum::<u64>(), memory);
-            assert!(shares.iter().all(|share| share % 4096 == 0), "{shares:?}");
-            assert!(arena >= memory / 4 * 3);
+            let budget = Budget::of(memory);
+            assert!(budget.arena >= memory / 4 * 3);
+            for budget in [budget, budget.with_spill()] {
+                let Budget { arena, entries, directories, objects, inodes, spill } = budget;
+                let shares = [arena, entries, directories, objects, inodes, spill];
+                assert_eq!(shares.iter().sum::<u64>(), memory);
+                assert!(shares.iter().all(|share| share % 4096 == 0), "{shares:?}");
+                assert!(arena >= memory / 16 * 11);
+            }
         }
     }
 

@@ -36,6 +36,17 @@ pub enum LocalUse {
     InUse,
 }
 
+/// A published extent that may be the next to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What lies there.
+    pub key: &'a Key,
+    /// Where, and its checksum.
+    pub held: Held,
+    /// A refresh has dropped it: it is nothing to keep elsewhere.
+    pub dropped: bool,
+}
+
 /// What the cache has counted and what it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheCounters {
@@ -217,7 +228,7 @@ impl Cache {
     pub fn allocate(
         &mut self,
         len: u32,
-        mut local_use: impl FnMut(&Key, Extent) -> LocalUse,
+        mut local_use: impl FnMut(Candidate<'_>) -> LocalUse,
     ) -> Option<Extent> {
         // Each object is looked at no more often than its uses, its move and its last turn demand.
         let mut turns = self.objects.len() * (usize::from(USES_MAX) + 3);
@@ -237,7 +248,10 @@ impl Cache {
     }
 
     /// Gives the next candidate its turn: whether it was evicted; `None` if nothing is held.
-    fn evict_next(&mut self, local_use: &mut impl FnMut(&Key, Extent) -> LocalUse) -> Option<bool> {
+    fn evict_next(
+        &mut self,
+        local_use: &mut impl FnMut(Candidate<'_>) -> LocalUse,
+    ) -> Option<bool> {
         let small_max = self.buddy.capacity_bytes() / SMALL_SHARE;
         let from_small =
             self.main.is_empty() || (self.small_bytes > small_max && !self.small.is_empty());
@@ -246,7 +260,8 @@ impl Cache {
         let object = self.objects.get_mut(&offset).expect("the queues name published objects");
         let space = Buddy::space(object.held.extent.len);
         if object.pins == 0 && object.uses <= u8::from(from_small) {
-            match local_use(&object.key, object.held.extent) {
+            let Object { key, held, dropped, .. } = object;
+            match local_use(Candidate { key, held: *held, dropped: *dropped }) {
                 LocalUse::Idle => {
                     if from_small {
                         self.small_bytes -= space;
@@ -404,7 +419,7 @@ mod tests {
     }
 
     fn put(cache: &mut Cache, index: u32) -> Option<Extent> {
-        let extent = cache.allocate(BLOCK, |_, _| LocalUse::Idle)?;
+        let extent = cache.allocate(BLOCK, |_| LocalUse::Idle)?;
         cache.publish(&key(index), Held { extent, checksum: 0 });
         Some(extent)
     }
@@ -435,8 +450,8 @@ mod tests {
         cache.pin(extents[0]);
         cache.pin(extents[0]);
         let held = extents[1];
-        let use_of = |_: &Key, extent: Extent| {
-            if extent == held { LocalUse::InUse } else { LocalUse::Idle }
+        let use_of = |candidate: Candidate<'_>| {
+            if candidate.held.extent == held { LocalUse::InUse } else { LocalUse::Idle }
         };
         assert!(cache.allocate(BLOCK, use_of).is_some());
         assert!(cache.allocate(BLOCK, use_of).is_some());
@@ -482,9 +497,13 @@ mod tests {
         put(&mut cache, 0).expect("room");
         put(&mut cache, 1).expect("room");
         let mut asked = 0;
-        let extent = cache.allocate(BLOCK, |_, extent| {
+        let extent = cache.allocate(BLOCK, |candidate| {
             asked += 1;
-            if extent.offset == 0 && asked == 1 { LocalUse::Touched } else { LocalUse::Idle }
+            if candidate.held.extent.offset == 0 && asked == 1 {
+                LocalUse::Touched
+            } else {
+                LocalUse::Idle
+            }
         });
         assert!(extent.is_some());
         assert!(cache.object(&key(0)).is_some() && cache.object(&key(1)).is_none());
@@ -494,7 +513,7 @@ mod tests {
     fn the_number_of_objects_is_bounded_and_the_oldest_make_room() {
         let mut cache = Cache::new(48 << 20);
         for index in 0..12_000 {
-            let extent = cache.allocate(100, |_, _| LocalUse::Idle).expect("room");
+            let extent = cache.allocate(100, |_| LocalUse::Idle).expect("room");
             cache.publish(&key(index), Held { extent, checksum: 0 });
         }
         let counters = cache.counters();
@@ -520,7 +539,7 @@ mod tests {
     fn small_files_make_room_for_a_block() {
         let mut cache = Cache::new(2 * u64::from(BLOCK));
         for index in 0..512 {
-            let extent = cache.allocate(3000, |_, _| LocalUse::Idle).expect("room");
+            let extent = cache.allocate(3000, |_| LocalUse::Idle).expect("room");
             cache.publish(&key(index), Held { extent, checksum: 0 });
         }
         assert!(put(&mut cache, 1000).is_some());

@@ -76,6 +76,14 @@ pub(super) struct LaunchArguments {
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
 
+    /// Keep what each rank evicts in a nameless file in DIR, on a local disk or in memory
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+
+    /// How large each rank's file may become [default: four times --memory]
+    #[arg(long, value_name = "SIZE", requires = "spill")]
+    spill_size: Option<Size>,
+
     /// Whether ranks other than the roots may read the files' own file system
     #[arg(long, value_enum, default_value = "direct")]
     source: SourceAccess,
@@ -186,6 +194,11 @@ fn common_arguments(
     }
     if let Some(fanout) = arguments.fanout {
         common.extend(["--fanout".into(), fanout.to_string().into()]);
+    }
+    // The daemons start where this command was typed.
+    common.extend(arguments.spill.iter().flat_map(|folder| flag("--spill", folder)));
+    if let Some(Size(bytes)) = arguments.spill_size {
+        common.extend(["--spill-size".into(), bytes.to_string().into()]);
     }
     for cache in &arguments.no_kernel_cache {
         common.extend(["--no-kernel-cache".into(), cache.to_string().into()]);

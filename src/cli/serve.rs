@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,12 +20,20 @@ use super::kernel_cache::KernelCache;
 use super::logging::{self, Level};
 use super::size::Size;
 use crate::daemon::{self, Plan, SourceAccess};
+use crate::spill::{self, SpillPlan};
 
 /// Where a rank listens if its port is not said.
 pub(super) const PORT: u16 = 7911;
 
 /// The most memory that can be asked for: extents are numbered in pages of 4 KiB by 32 bits.
 const MEMORY_MAX: u64 = 1 << 43;
+
+/// The size of the spill file, in memories, if it is not said.
+const SPILL_TIMES: u64 = 4;
+
+/// Bounds of the spill file: it takes several blocks, and its table of free ranges stays small.
+const SPILL_MIN: u64 = 16 << 20;
+const SPILL_MAX: u64 = 1 << 43;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
@@ -88,6 +96,14 @@ pub(super) struct ServeArguments {
     /// The cache's size, for example 2GiB [default: an eighth of the memory, at most 16GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
+
+    /// Keep what is evicted in a nameless file in DIR, on a local disk or in memory
+    #[arg(long, value_name = "DIR")]
+    spill: Option<PathBuf>,
+
+    /// How large that file may become [default: four times --memory]
+    #[arg(long, value_name = "SIZE", requires = "spill")]
+    spill_size: Option<Size>,
 
     /// The fabric: auto, tcp, shm, cxi, cxi0 …
     #[arg(long, short = 'n', default_value = "auto")]
@@ -194,6 +210,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         bail!("--memory {}: give at least {}", Size(memory), Size(MEMORY_MIN));
     }
 
+    let spill = spill_plan(arguments.spill.as_deref(), arguments.spill_size, memory)?;
     let single = size.get() == 1;
     let peers = match (&arguments.peers, &arguments.hosts) {
         (Some(list), _) => Peers::parse(list)?,
@@ -238,6 +255,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         hidden,
         // So that each share of it is whole pages.
         memory_bytes: memory & !((1 << 16) - 1),
+        spill,
         net: arguments.net,
         bind,
         source: arguments.source,
@@ -289,6 +307,23 @@ const ALLOCATOR: [(&str, &str); 3] = [
     ("MALLOC_MMAP_THRESHOLD_", "131072"),
     ("MALLOC_TRIM_THRESHOLD_", "1048576"),
 ];
+
+/// The file that takes what is evicted, made here so that a folder that cannot be used ends the rank
+/// before anything else is there.
+fn spill_plan(
+    folder: Option<&Path>,
+    size: Option<Size>,
+    memory: u64,
+) -> anyhow::Result<Option<SpillPlan>> {
+    let Some(folder) = folder else { return Ok(None) };
+    let bytes = size.map_or((memory * SPILL_TIMES).min(SPILL_MAX), |Size(bytes)| bytes);
+    if !(SPILL_MIN..=SPILL_MAX).contains(&bytes) {
+        let (bytes, min, max) = (Size(bytes), Size(SPILL_MIN), Size(SPILL_MAX));
+        bail!("--spill-size {bytes}: give at least {min} and at most {max}");
+    }
+    let file = spill::open(folder)?;
+    Ok(Some(SpillPlan { file, bytes }))
+}
 
 /// Providers and the C library read some of their settings from the environment only, when they are
 /// loaded: where some are missing, this program starts itself again with them. What the user has set

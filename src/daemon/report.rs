@@ -105,6 +105,7 @@ impl Reporter {
             "fuse": mounted.as_ref().map(|mounted| fuse_report(mounted)),
             "kernel": mounted.as_ref().map(|mounted| kernel_report(mounted)),
             "cache": self.cache_report(),
+            "spill": self.spill_report(),
             "memory": resident::report(self.memory_bytes),
             "under_way": self.under_way_report(),
             "links": self.links_report(),
@@ -186,6 +187,19 @@ impl Reporter {
             "fetched_ahead_read": get(&engine.fetched_ahead_read),
             "fetched_ahead_evicted": get(&engine.fetched_ahead_evicted),
             "starved": get(&engine.starved),
+        })
+    }
+
+    /// All zero without `--spill`.
+    fn spill_report(&self) -> Value {
+        let engine = &*self.engine;
+        json!({
+            "written_bytes": get(&engine.spill_written_bytes),
+            "restored_bytes": get(&engine.spill_restored_bytes),
+            "dropped": get(&engine.spill_dropped),
+            "lost": get(&engine.spill_lost),
+            "bytes": get(&engine.spill_bytes),
+            "limit_bytes": get(&engine.spill_limit_bytes),
         })
     }
 

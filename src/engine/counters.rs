@@ -66,6 +66,18 @@ counters! {
     evicted_blocks,
     /// Bytes of blocks that came again after they had been evicted.
     refetched_bytes,
+    /// Bytes written to the spill file.
+    spill_written_bytes,
+    /// Bytes of blocks read back from it.
+    spill_restored_bytes,
+    /// Evicted objects that it could not take.
+    spill_dropped,
+    /// Copies that could not be read back as they had been written.
+    spill_lost,
+    /// Bytes that copies take in it.
+    spill_bytes,
+    /// Bytes that it may take.
+    spill_limit_bytes,
     /// Decoded directory snapshots.
     directories,
     /// Paths of which something is known.

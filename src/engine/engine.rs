@@ -28,6 +28,7 @@ use crate::ports::{
 use crate::questions::{Questions, Step};
 use crate::queue::Queue;
 use crate::shelf::{Shelf, Slots};
+use crate::spilling::{Restore, Restored, SpillSettings, Spilling};
 use crate::view::Answers;
 
 /// Questions taken from the queue in one turn, so that messages and completions get theirs.
@@ -49,6 +50,8 @@ pub struct Settings<M: Memory> {
     pub queue: Arc<Queue>,
     /// Where their answers go.
     pub answers: Arc<dyn Answers<M::Filled>>,
+    /// Where what is evicted goes, if anywhere.
+    pub spill: Option<SpillSettings<M>>,
     /// What is counted.
     pub counters: Arc<Counters>,
     /// Told of each refresh when it has taken effect here. It must not block.
@@ -81,6 +84,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     ahead: ReadAhead,
     cache: Cache,
     slots: Slots<M>,
+    spilling: Option<Spilling<M>>,
     memory: M,
     fabric: F,
     source: S,
@@ -117,6 +121,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             ahead: ReadAhead::new(settings.budget.arena, settings.files.whole_up_to),
             cache: Cache::within(&settings.budget),
             slots: Slots::default(),
+            spilling: settings.spill.map(|spill| Spilling::new(spill, &settings.budget)),
             memory: settings.memory,
             fabric,
             source,
@@ -148,6 +153,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             worked = true;
             self.on_source(done);
         }
+        worked |= self.take_spilled();
         for _ in 0..QUESTIONS_PER_TURN {
             let Some((ticket, question)) = self.queue.pop() else { break };
             worked = true;
@@ -322,9 +328,40 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             warn!(key = ?key, "bytes came that were not announced: they are asked for again");
             return Err(PullFailure::Checksum);
         }
+        self.verified(key, extent, bytes)?;
+        Ok(checksum)
+    }
+
+    fn verified(
+        &mut self,
+        key: &Key,
+        extent: Extent,
+        bytes: M::Filling,
+    ) -> Result<(), PullFailure> {
         let directory = check(key, bytes.as_ref()).map_err(|_| PullFailure::Malformed)?;
         self.slots.filled(extent, M::freeze(bytes), directory);
-        Ok(checksum)
+        Ok(())
+    }
+
+    /// Takes in what the spill has finished.
+    fn take_spilled(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(done) = self.spilling.as_mut().and_then(Spilling::poll) {
+            worked = true;
+            self.restored(done);
+            self.work();
+        }
+        worked
+    }
+
+    fn restored(&mut self, restored: Restored<M::Filling>) {
+        let Some((Restore { pull, key, into, checksum }, bytes)) = restored else { return };
+        let verified = match bytes {
+            Ok(bytes) => self.verified(&key, into, bytes).is_ok(),
+            Err(Failed) => false,
+        };
+        let result = if verified { Ok(checksum) } else { Err(PullFailure::Spill) };
+        self.inputs.push_back(Input::Pulled { pull, result });
     }
 
     fn on_source(&mut self, done: SourceDone<M::Filling>) {
@@ -373,7 +410,12 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
     }
 
     fn member_and_shelf(&mut self) -> (&mut Member, Shelf<'_, M>) {
-        let shelf = Shelf { cache: &mut self.cache, slots: &mut self.slots, inodes: &self.inodes };
+        let shelf = Shelf {
+            cache: &mut self.cache,
+            slots: &mut self.slots,
+            inodes: &self.inodes,
+            spilling: self.spilling.as_mut(),
+        };
         (&mut self.member, shelf)
     }
 
@@ -396,6 +438,12 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 bytes.as_mut().copy_from_slice(source);
                 let result = self.filled(&key, into, bytes, checksum);
                 self.inputs.push_back(Input::Pulled { pull, result });
+            }
+            Output::Restore { pull, key, from, into } => {
+                let spilling = self.spilling.as_mut().expect("nothing else has copies");
+                let restore = Restore { pull, key, into, checksum: from.checksum };
+                let restored = spilling.restore(restore, from, self.memory.take(into));
+                self.restored(restored);
             }
             Output::Source { job, key, request } => {
                 let work = match request {
@@ -544,6 +592,15 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.refetched_bytes, cache.refetched_bytes);
         set(&counters.fetched_ahead_read, node.ahead_awaited + cache.ahead_read);
         set(&counters.fetched_ahead_evicted, cache.ahead_evicted);
+        if let Some(spilling) = &self.spilling {
+            let spill = spilling.index.counters();
+            set(&counters.spill_written_bytes, spill.written_bytes);
+            set(&counters.spill_restored_bytes, node.restored_bytes);
+            set(&counters.spill_dropped, spill.dropped);
+            set(&counters.spill_lost, node.spill_lost);
+            set(&counters.spill_bytes, spill.bytes);
+            set(&counters.spill_limit_bytes, spill.limit_bytes);
+        }
         set(&counters.directories, cache.directories);
         set(&counters.attributes, cache.attributes);
         set(&counters.inodes, self.inodes.len() as u64);

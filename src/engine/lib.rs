@@ -17,11 +17,13 @@ pub mod ports;
 mod questions;
 pub mod queue;
 mod shelf;
+mod spilling;
 mod sync;
 pub mod view;
 
 pub use counters::Counters;
 pub use engine::{Engine, Settings};
-pub use ports::{Control, Fabric, FabricEvent, Memory, PostError, Source, Wake};
+pub use ports::{Control, Fabric, FabricEvent, Memory, PostError, Source, SpillFile, Wake};
 pub use queue::{EngineView, Queue};
+pub use spilling::SpillSettings;
 pub use view::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, Stale, View};

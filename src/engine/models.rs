@@ -127,6 +127,7 @@ fn an_extent_in_use_stays() {
             })
         };
         if slots.local_use(&inodes, EXTENT) == LocalUse::Idle {
+            drop(slots.remove(EXTENT));
             content.store(2, Ordering::Relaxed);
         }
         reader.join().expect("it has read");

@@ -1,4 +1,5 @@
-//! What the engine needs of the world, as traits: an arena, a fabric, a source, a way to be woken.
+//! What the engine needs of the world, as traits: an arena, a fabric, a source, a spill file, a way to
+//! be woken.
 
 use copper_proto::{
     Dropped, Entry, Epoch, Errno, Extent, JobId, Key, LinkId, PullId, Rank, Scope, Statistics,
@@ -152,6 +153,43 @@ pub trait Source<F> {
 
     /// A job that has ended.
     fn poll(&mut self) -> Option<SourceDone<F>>;
+}
+
+/// The number of a read or write of the spill file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpillJob(pub u64);
+
+/// A read or write of the spill file that has ended. `F` is a [`Memory::Filling`].
+#[derive(Debug)]
+pub enum SpillDone<F> {
+    /// A write; its bytes have been dropped before.
+    Written {
+        /// Which.
+        job: SpillJob,
+        /// Whether all of them are in the file.
+        result: Result<(), Failed>,
+    },
+    /// A read.
+    Read {
+        /// Which.
+        job: SpillJob,
+        /// The filled extent, or that the bytes are not those that were written; the extent has been
+        /// dropped before then.
+        result: Result<F, Failed>,
+    },
+}
+
+/// The file that takes what is evicted: read and written on threads of its own. Ranges under way at
+/// once do not overlap, but for reads.
+pub trait SpillFile<M: Memory>: Send {
+    /// Queues a write of `bytes` at `offset`.
+    fn write(&mut self, job: SpillJob, offset: u64, bytes: M::Filled);
+
+    /// Queues a read from `offset` into all of `into`; the bytes are to have this XXH3-64.
+    fn read(&mut self, job: SpillJob, offset: u64, into: M::Filling, checksum: u64);
+
+    /// A job that has ended.
+    fn poll(&mut self) -> Option<SpillDone<M::Filling>>;
 }
 
 /// Ends the engine's sleep. Called from any thread.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use copper_cache::{Cache, LocalUse};
 use copper_proto::store::{Known, Store};
 use copper_proto::{
-    BlockIndex, Directory, Dropped, Extent, Held, Key, Scope, Tick, ViewPath, What,
+    BlockIndex, Directory, Dropped, Extent, Held, Key, Scope, Spilled, Tick, ViewPath, What,
 };
 
 use crate::inodes::Inodes;
 use crate::ports::Memory;
+use crate::spilling::Spilling;
 use crate::sync::{Bug, planted};
 use crate::view::InodeNumber;
 
@@ -97,7 +98,7 @@ impl<M: Memory> Slots<M> {
         may_go
     }
 
-    /// Whether an extent may go; if it may, it is gone from here when this returns.
+    /// Whether an extent may go; if it may, no reader to come finds it.
     pub(crate) fn local_use(&mut self, inodes: &Inodes<M::Filled>, extent: Extent) -> LocalUse {
         let slot = self.published.get_mut(&extent.offset);
         let slot = slot.expect("the cache names published extents");
@@ -115,8 +116,12 @@ impl<M: Memory> Slots<M> {
         if M::holders(&slot.bytes) > 1 && !too_early {
             return LocalUse::InUse;
         }
-        self.published.remove(&extent.offset);
         LocalUse::Idle
+    }
+
+    /// Lets an extent go.
+    pub(crate) fn remove(&mut self, extent: Extent) -> M::Filled {
+        self.published.remove(&extent.offset).expect("the cache names published extents").bytes
     }
 }
 
@@ -125,6 +130,7 @@ pub(crate) struct Shelf<'a, M: Memory> {
     pub(crate) cache: &'a mut Cache,
     pub(crate) slots: &'a mut Slots<M>,
     pub(crate) inodes: &'a Inodes<M::Filled>,
+    pub(crate) spilling: Option<&'a mut Spilling<M>>,
 }
 
 impl<M: Memory> Store for Shelf<'_, M> {
@@ -149,8 +155,20 @@ impl<M: Memory> Store for Shelf<'_, M> {
     }
 
     fn allocate(&mut self, len: u32) -> Option<Extent> {
-        let Shelf { cache, slots, inodes } = self;
-        cache.allocate(len, |_, extent| slots.local_use(inodes, extent))
+        let Shelf { cache, slots, inodes, spilling } = self;
+        cache.allocate(len, |candidate| {
+            let extent = candidate.held.extent;
+            let local_use = slots.local_use(inodes, extent);
+            if local_use == LocalUse::Idle {
+                let bytes = slots.remove(extent);
+                if let Some(spilling) = spilling
+                    && !candidate.dropped
+                {
+                    spilling.keep(candidate.key, candidate.held, bytes.as_ref());
+                }
+            }
+            local_use
+        })
     }
 
     fn release(&mut self, extent: Extent) {
@@ -171,7 +189,10 @@ impl<M: Memory> Store for Shelf<'_, M> {
     }
 
     fn drop_within(&mut self, scope: &Scope) -> Dropped {
-        let Shelf { cache, slots, inodes } = self;
+        let Shelf { cache, slots, inodes, spilling } = self;
+        if let Some(spilling) = spilling {
+            spilling.index.drop_within(scope);
+        }
         cache.drop_within(scope, |_, extent| slots.drop_now(inodes, extent))
     }
 
@@ -181,5 +202,18 @@ impl<M: Memory> Store for Shelf<'_, M> {
 
     fn unpin(&mut self, extent: Extent) {
         self.cache.unpin(extent);
+    }
+
+    fn spilled(&self, key: &Key) -> Option<u32> {
+        self.spilling.as_ref()?.index.spilled(key)
+    }
+
+    fn begin_restore(&mut self, key: &Key) -> Option<Spilled> {
+        self.spilling.as_mut()?.index.begin_read(key)
+    }
+
+    fn end_restore(&mut self, spilled: Spilled, well: bool) {
+        let spilling = self.spilling.as_mut().expect("only what was begun ends");
+        spilling.index.end_read(spilled, well);
     }
 }

@@ -8,6 +8,7 @@
 //!            │        └─ Grant ─▶ (Starved) ─────────▶ Pulling ───────────────┤
 //!            │                                            └ bound over: the extent goes to
 //!            │                                              quarantine, the fetch ┘ back
+//!            ├─ spilled ─▶ Starved ─▶ Pulling ─▶ completed, or Queued again without the copy
 //!            └─ source ─▶ (Starved) ─▶ Reading ─▶ completed
 //!                            └ directory: Reading ─▶ (Starved) ─▶ Pulling ─▶ completed
 //! ```
@@ -58,6 +59,8 @@ pub(crate) enum Need {
     Read,
     /// To copy a listing of this many bytes into it.
     Fill(JobId, u32),
+    /// To read this many bytes back into it that were evicted.
+    Restore(u32),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -229,7 +232,9 @@ impl Fetches {
         for fetch in self.fetches.values_mut() {
             fetch.outdated |= match fetch.state {
                 // Nobody has been asked, or will be asked again.
-                State::Queued | State::Paused { .. } | State::Starved(Need::Read) => false,
+                State::Queued
+                | State::Paused { .. }
+                | State::Starved(Need::Read | Need::Restore(_)) => false,
                 State::Asked
                 | State::Starved(Need::Pull(_) | Need::Fill(..))
                 | State::Pulling { .. }
@@ -306,13 +311,15 @@ pub enum PullFailure {
     Checksum,
     /// They are not what the object's kind demands.
     Malformed,
+    /// The copy in the spill is not as it was written, or cannot be read.
+    Spill,
 }
 
 impl PullFailure {
     /// What readers get when every attempt has ended so.
     pub(crate) fn errno(self) -> Errno {
         match self {
-            PullFailure::Fabric | PullFailure::Checksum => Errno::EIO,
+            PullFailure::Fabric | PullFailure::Checksum | PullFailure::Spill => Errno::EIO,
             PullFailure::Malformed => Errno::EPROTO,
         }
     }

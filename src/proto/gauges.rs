@@ -29,6 +29,10 @@ pub struct NodeCounters {
     pub refreshes: u64,
     /// Answers and bytes of before a refresh that came after it, and were asked for again.
     pub outdated: u64,
+    /// Bytes of blocks that were read back from the spill.
+    pub restored_bytes: u64,
+    /// Copies in the spill that were not as they had been written, or could not be read in time.
+    pub spill_lost: u64,
     /// Links closed because of a violation.
     pub violations: u64,
 }
@@ -38,7 +42,7 @@ pub struct NodeCounters {
 pub struct Gauges {
     /// Fetches under way.
     pub fetches: usize,
-    /// Pulls under way.
+    /// Pulls under way, and objects that are being read back from the spill.
     pub pulls: usize,
     /// Extents in quarantine.
     pub quarantined: usize,
@@ -61,6 +65,6 @@ macro_rules! summed {
 }
 
 summed!(NodeCounters: pulls, pulled_bytes, inlined, retries, checksum_failures, quarantined,
-    expired, starved, misses, fetched_ahead, ahead_awaited, refreshes, outdated,
-    violations);
+    expired, starved, misses, fetched_ahead, ahead_awaited, refreshes, outdated, restored_bytes,
+    spill_lost, violations);
 summed!(Gauges: fetches, pulls, quarantined, jobs, leases_given, leases_held);

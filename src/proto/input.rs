@@ -35,7 +35,7 @@ pub enum Input {
         /// What.
         message: Message,
     },
-    /// A [`Output::Pull`] or [`Output::Copy`] ended; the checksum has been verified where one was
+    /// A [`Output::Pull`], [`Output::Copy`] or [`Output::Restore`] ended; the checksum has been verified where one was
     /// given, and is the bytes' own where none was.
     Pulled {
         /// Which.

@@ -56,7 +56,7 @@ pub use node::{
 pub use planted::Bug;
 pub use scope::{Dropped, Scope};
 pub use serve::Violation;
-pub use store::{Extent, Held, Known, Store};
+pub use store::{Extent, Held, Known, Spilled, Store};
 pub use tick::Tick;
 pub use topology::{Forest, Tree};
 pub use wire::{Message, Reply};

@@ -145,6 +145,10 @@ pub const SOURCE_JOBS_MAX: usize = 64;
 /// Source reads at once up to which one is begun that nobody waits for.
 pub const AHEAD_SOURCE_JOBS: usize = 48;
 
+/// Copies of evicted objects that are read back from the spill at once, in each tree: a disk sorts that
+/// many, and a reader who comes then waits for some milliseconds of them.
+pub const RESTORES_MAX: usize = 32;
+
 const _: () = assert!(INLINE_BYTES_MAX as usize + 64 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(PATH_BYTES_MAX + LINK_BYTES_MAX + 256 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX <= BLOCK_BYTES as usize);

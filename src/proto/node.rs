@@ -11,6 +11,7 @@ mod links;
 mod messages;
 mod refresh;
 mod resources;
+mod restores;
 mod transfers;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,7 +30,7 @@ pub use crate::output::{CopyFrom, Outcome, Output, SourceRequest};
 use crate::ownership::{Numbers, owner};
 use crate::planted::Planted;
 use crate::serve::Children;
-use crate::store::{Extent, Known, Store};
+use crate::store::{Extent, Known, Spilled, Store};
 use crate::tick::Tick;
 use crate::wire::{Message, Reply};
 
@@ -62,6 +63,7 @@ pub struct Node {
     fetches: Fetches,
     pulls: HashMap<PullId, FetchId>,
     quarantine: HashMap<PullId, Extent>,
+    restores: HashMap<PullId, Spilled>,
     jobs: HashMap<JobId, FetchId>,
     pull_numbers: Numbers,
     job_numbers: Numbers,
@@ -90,6 +92,7 @@ impl Node {
             fetches: Fetches::default(),
             pulls: HashMap::new(),
             quarantine: HashMap::new(),
+            restores: HashMap::new(),
             jobs: HashMap::new(),
             pull_numbers: Numbers::of(place.tree),
             job_numbers: Numbers::of(place.tree),
@@ -220,7 +223,7 @@ impl Node {
     ) {
         if let Some(outcome) = known(key, now, store) {
             self.answer(waiter, Ok(outcome), now, store);
-        } else if self.is_orphan(now) && !self.is_direct(key) {
+        } else if self.is_orphan(now) && !self.is_direct(key) && !self.can_restore(key, store) {
             self.answer(waiter, Err(Errno::EIO), now, store);
         } else {
             let missed = matches!((waiter, key.what), (Waiter::Local(_), What::Block { .. }));

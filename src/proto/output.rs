@@ -10,7 +10,7 @@ use crate::key::Key;
 use crate::key::What;
 use crate::scope::{Dropped, Scope};
 use crate::serve::Violation;
-use crate::store::{Extent, Held};
+use crate::store::{Extent, Held, Spilled};
 use crate::tick::Tick;
 use crate::wire::Message;
 #[cfg(doc)]
@@ -79,6 +79,17 @@ pub enum Output {
         into: Extent,
         /// What they must add up to.
         checksum: u64,
+    },
+    /// Read back what was evicted, verify, and report as [`Input::Pulled`].
+    Restore {
+        /// To be given back.
+        pull: PullId,
+        /// Of which object.
+        key: Key,
+        /// Where from.
+        from: Spilled,
+        /// Where to, as many bytes.
+        into: Extent,
     },
     /// Copy, verify, and report as [`Input::Pulled`] at once.
     Copy {

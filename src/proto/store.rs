@@ -24,6 +24,17 @@ pub struct Held {
     pub checksum: u64,
 }
 
+/// A copy of an evicted object in the spill file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spilled {
+    /// Its first byte in the file.
+    pub offset: u64,
+    /// Bytes of the object.
+    pub len: u32,
+    /// XXH3-64 of the bytes.
+    pub checksum: u64,
+}
+
 /// What is known of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -36,7 +47,8 @@ pub enum Known {
 /// A node's cache.
 ///
 /// Every extent is in one of three states: free, *reserved* (allocated and being filled, known to
-/// the node alone) or *published* under a key. Published ones may be evicted unless pinned.
+/// the node alone) or *published* under a key. Published ones may be evicted unless pinned. The store
+/// may keep a copy of what it evicts elsewhere, from where a node reads it back if it is wanted again.
 pub trait Store {
     /// What is known of a path at `now`, from its own entry or from its directory's snapshot.
     fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known>;
@@ -74,4 +86,14 @@ pub trait Store {
 
     /// Takes one pin back.
     fn unpin(&mut self, extent: Extent);
+
+    /// The length of an evicted object of which there is a copy that can be read back.
+    fn spilled(&self, key: &Key) -> Option<u32>;
+
+    /// The copy of an object is about to be read: it stays until [`Store::end_restore`]. `None` if it
+    /// has gone.
+    fn begin_restore(&mut self, key: &Key) -> Option<Spilled>;
+
+    /// The reading of a copy has ended; one that was not read well is of no use.
+    fn end_restore(&mut self, spilled: Spilled, well: bool);
 }

@@ -18,10 +18,11 @@ use copper_proto::store::{Known, Store};
 use copper_proto::{
     BlockIndex, Bug, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest,
     Gauges, Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output,
-    PullFailure, PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Tick, Ticket,
-    TreeIndex, ViewPath, What,
+    PullFailure, PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Spilled, Tick,
+    Ticket, TreeIndex, ViewPath, What,
 };
 
+use crate::disk::Disk;
 use crate::random::Random;
 use crate::source::{Source, Version, checksum};
 
@@ -34,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) source_fails: u64,
     /// One in so many pulls takes longer than its bound; 0 for none.
     pub(crate) pulls_stall: u64,
+    /// One in so many reads and writes of a spill file fails, or gives garbage, or stalls; 0 for none.
+    pub(crate) spill_fails: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub(crate) struct Plan {
     /// Readers of one large file, each in steps of its own from a place of its own.
     pub(crate) streams: u32,
     pub(crate) arena_bytes: u64,
+    /// Of each rank's spill file; 0 for none.
+    pub(crate) spill_bytes: u64,
     pub(crate) fallback: bool,
     pub(crate) files: FilePolicy,
     pub(crate) faults: Faults,
@@ -58,6 +63,7 @@ pub(crate) struct Plan {
     pub(crate) ignore_epochs: bool,
     /// What is wrong with every node.
     pub(crate) planted: Option<Bug>,
+    pub(crate) ignore_refreshed_copies: bool,
 }
 
 impl Plan {
@@ -65,7 +71,7 @@ impl Plan {
         let nodes_max = if random.once_in(4) { 64 } else { 12 };
         let nodes = 2 + random.below(nodes_max - 1) as u32;
         let several = 1 + random.below(nodes.min(TREES_MAX).into()) as u32;
-        Plan {
+        let mut plan = Plan {
             nodes,
             trees: if random.once_in(3) { 1 } else { several },
             fanout: 1 + random.below(6) as u32,
@@ -82,7 +88,9 @@ impl Plan {
                 root_dies: random.once_in(3),
                 source_fails: *random.pick(&[0, 0, 20]),
                 pulls_stall: *random.pick(&[0, 0, 10]),
+                spill_fails: 0,
             },
+            spill_bytes: 0,
             changes: 0,
             refreshes: 0,
             disorder: false,
@@ -90,7 +98,11 @@ impl Plan {
             ignore_checksums: false,
             ignore_epochs: false,
             planted: None,
-        }
+            ignore_refreshed_copies: false,
+        };
+        plan.spill_bytes = *random.pick(&[0, 0, 0, 0, 8 << 20, 64 << 20]);
+        plan.faults.spill_fails = *random.pick(&[0, 10]);
+        plan
     }
 }
 
@@ -102,6 +114,9 @@ pub(crate) struct Report {
     pub(crate) checksum_failures: u64,
     pub(crate) quarantined: u64,
     pub(crate) evictions: u64,
+    /// Bytes that were read back from spill files, and copies that were lost there.
+    pub(crate) restored_bytes: u64,
+    pub(crate) spill_lost: u64,
     /// Blocks of which readers were the first to ask.
     pub(crate) misses: u64,
     /// Different blocks of the large file that its readers touched, and that the source was asked for.
@@ -155,6 +170,18 @@ enum Event {
         key: Key,
         request: SourceRequest,
     },
+    SpillWritten {
+        rank: usize,
+        copy: Spilled,
+        bytes: Bytes,
+    },
+    RestoreEnds {
+        rank: usize,
+        pull: PullId,
+        key: Key,
+        from: Spilled,
+        into: Extent,
+    },
     Changes,
     /// Somebody wants the source to be looked at anew.
     WantsRefresh,
@@ -179,7 +206,7 @@ enum Event {
 
 /// What an extent holds.
 #[derive(Clone, Debug, PartialEq)]
-enum Bytes {
+pub(crate) enum Bytes {
     Garbage,
     Block(u64),
     Listing(Arc<Vec<u8>>),
@@ -202,7 +229,10 @@ struct Shelf<'a> {
     cache: &'a mut Cache,
     random: &'a mut Random,
     decoded: &'a mut HashMap<u64, Arc<Directory>>,
+    memory: &'a HashMap<u64, Bytes>,
+    disk: Option<&'a mut Disk>,
     ignore_pins: bool,
+    ignore_refreshed_copies: bool,
 }
 
 impl Store for Shelf<'_> {
@@ -222,11 +252,16 @@ impl Store for Shelf<'_> {
         self.cache.can_hold(len)
     }
     fn allocate(&mut self, len: u32) -> Option<Extent> {
-        let random = &mut *self.random;
-        self.cache.allocate(len, |_, _| match random.below(8) {
+        let Shelf { cache, random, memory, disk, .. } = self;
+        cache.allocate(len, |candidate| match random.below(8) {
             0 => LocalUse::InUse,
             1 => LocalUse::Touched,
-            _ => LocalUse::Idle,
+            _ => {
+                if let Some(disk) = disk {
+                    disk.keep(candidate, memory);
+                }
+                LocalUse::Idle
+            }
         })
     }
     fn release(&mut self, extent: Extent) {
@@ -234,6 +269,11 @@ impl Store for Shelf<'_> {
         self.cache.release(extent);
     }
     fn drop_within(&mut self, scope: &Scope) -> Dropped {
+        if let Some(disk) = &mut self.disk
+            && !self.ignore_refreshed_copies
+        {
+            disk.index.drop_within(scope);
+        }
         let random = &mut *self.random;
         self.cache.drop_within(scope, |_, _| !random.once_in(4))
     }
@@ -256,6 +296,15 @@ impl Store for Shelf<'_> {
             self.cache.unpin(extent);
         }
     }
+    fn spilled(&self, key: &Key) -> Option<u32> {
+        self.disk.as_ref()?.index.spilled(key)
+    }
+    fn begin_restore(&mut self, key: &Key) -> Option<Spilled> {
+        self.disk.as_mut()?.index.begin_read(key)
+    }
+    fn end_restore(&mut self, spilled: Spilled, well: bool) {
+        self.disk.as_mut().expect("it was begun").index.end_read(spilled, well);
+    }
 }
 
 struct Host {
@@ -264,6 +313,7 @@ struct Host {
     ahead: ReadAhead,
     cache: Cache,
     memory: HashMap<u64, Bytes>,
+    disk: Option<Disk>,
     listings: HashMap<JobId, Arc<Vec<u8>>>,
     /// Of directories that have come and are not published yet, by offset.
     decoded: HashMap<u64, Arc<Directory>>,
@@ -323,6 +373,7 @@ fn large(index: BlockIndex) -> Key {
 const LATENCY: Duration = Duration::from_micros(5);
 const TRANSFER: Duration = Duration::from_micros(80);
 const SOURCE: Duration = Duration::from_millis(2);
+const DISK: Duration = Duration::from_micros(500);
 
 impl World {
     pub(crate) fn new(seed: u64, plan: Plan) -> World {
@@ -344,6 +395,7 @@ impl World {
             ahead: ReadAhead::new(plan.arena_bytes, plan.files.whole_up_to),
             cache: Cache::new(plan.arena_bytes),
             memory: HashMap::new(),
+            disk: Disk::of(plan.spill_bytes),
             listings: HashMap::new(),
             decoded: HashMap::new(),
             epoch: Epoch(0),
@@ -485,6 +537,17 @@ impl World {
                     self.source_ends(rank, job, &key, &request);
                 }
             }
+            Event::SpillWritten { rank, copy, bytes } => {
+                let well = !self.spill_fails();
+                if let Some(disk) = &mut self.members[rank].disk {
+                    disk.written(copy, bytes, well);
+                }
+            }
+            Event::RestoreEnds { rank, pull, key, from, into } => {
+                if self.members[rank].alive {
+                    self.restore_ends(rank, pull, &key, from, into);
+                }
+            }
             Event::Changes => self.source.change(&mut self.random),
             Event::WantsRefresh => self.wants_refresh(),
             Event::Refresh { rank, epoch, scope } => {
@@ -560,16 +623,44 @@ impl World {
     ) -> T {
         let host = &mut self.members[rank];
         let before = host.cache.counters().evicted_blocks;
-        let ignore_pins = self.plan.ignore_pins;
+        let Plan { ignore_pins, ignore_refreshed_copies, .. } = self.plan;
         let mut shelf = Shelf {
             cache: &mut host.cache,
             random: &mut self.random,
             decoded: &mut host.decoded,
+            memory: &host.memory,
+            disk: host.disk.as_mut(),
             ignore_pins,
+            ignore_refreshed_copies,
         };
         let result = act(&mut host.member, &mut shelf);
         self.report.evictions += host.cache.counters().evicted_blocks - before;
+        let leaving = host.disk.as_mut().map(|disk| std::mem::take(&mut disk.leaving));
+        for (copy, bytes) in leaving.unwrap_or_default() {
+            let delay = self.random.delay(DISK);
+            self.at(delay, Event::SpillWritten { rank, copy, bytes });
+        }
         result
+    }
+
+    fn spill_fails(&mut self) -> bool {
+        let fails = self.plan.faults.spill_fails;
+        fails > 0 && self.random.once_in(fails)
+    }
+
+    /// A copy is read back: as it was written, or garbage, or not at all.
+    fn restore_ends(&mut self, rank: usize, pull: PullId, key: &Key, from: Spilled, into: Extent) {
+        let disk = self.members[rank].disk.as_ref().expect("it was asked");
+        let mut bytes = disk.read(from, into);
+        if self.spill_fails() {
+            let garbage = self.random.once_in(2);
+            bytes = if garbage { Ok(Bytes::Garbage) } else { Err(PullFailure::Spill) };
+        }
+        let result = bytes.and_then(|bytes| {
+            let arrived = self.arrived(rank, key, into, bytes, Some(from.checksum));
+            arrived.map_err(|_| PullFailure::Spill)
+        });
+        self.handle(rank, Input::Pulled { pull, result }, None);
     }
 
     /// Applies one output; a copy's end is returned.
@@ -604,6 +695,18 @@ impl World {
                 };
                 let result = self.arrived(rank, &key, into, bytes, checksum);
                 return Some(Input::Pulled { pull, result });
+            }
+            Output::Restore { pull, key, from, into } => {
+                self.members[rank].memory.insert(into.offset, Bytes::Garbage);
+                let disk = self.members[rank].disk.as_ref().expect("nothing else has copies");
+                if let Some(bytes) = disk.staged(from) {
+                    let result = self.arrived(rank, &key, into, bytes, Some(from.checksum));
+                    return Some(Input::Pulled { pull, result });
+                }
+                let stalls = self.spill_fails() && self.random.once_in(4);
+                let stall = if stalls { PULL_BOUND } else { Duration::ZERO };
+                let delay = stall + self.random.delay(DISK);
+                self.at(delay, Event::RestoreEnds { rank, pull, key, from, into });
             }
             Output::Source { job, key, request } => {
                 if let SourceRequest::Block(into) = &request {
@@ -918,10 +1021,13 @@ impl World {
             assert_eq!(counters.pinned_bytes, 0, "rank {rank} has pins left");
             assert!(counters.bytes <= counters.limit_bytes);
             assert!(host.listings.is_empty(), "rank {rank} keeps listings");
-            self.report.checksum_failures += host.member.counters().checksum_failures;
-            self.report.quarantined += host.member.counters().quarantined;
-            self.report.misses += host.member.counters().misses;
-            self.report.outdated += host.member.counters().outdated;
+            let counters = host.member.counters();
+            self.report.checksum_failures += counters.checksum_failures;
+            self.report.quarantined += counters.quarantined;
+            self.report.restored_bytes += counters.restored_bytes;
+            self.report.spill_lost += counters.spill_lost;
+            self.report.misses += counters.misses;
+            self.report.outdated += counters.outdated;
             assert!(host.decoded.is_empty(), "rank {rank} keeps decoded directories");
         }
         let of_large = |key: &&Key| key.path.as_bytes() == LARGE;

@@ -6,7 +6,7 @@ use crate::fetch::{Due, FetchId, Grant, Need, State};
 use crate::ids::JobId;
 use crate::key::{Key, What};
 use crate::limits::{
-    AHEAD_CREDITS, AHEAD_SOURCE_JOBS, CREDITS, PAUSE, REQUEST_BOUND, SOURCE_JOBS_MAX,
+    AHEAD_CREDITS, AHEAD_SOURCE_JOBS, CREDITS, PAUSE, REQUEST_BOUND, RESTORES_MAX, SOURCE_JOBS_MAX,
 };
 use crate::link::bound_ms;
 use crate::output::{CopyFrom, Output, SourceRequest};
@@ -40,7 +40,11 @@ impl Node {
                     if !self.planted.has(Bug::CreditLeaked) {
                         self.close_lease(lease, now);
                     }
-                    self.retry(id, State::Queued, Errno::EIO, now, store);
+                    if self.restores.contains_key(&pull) {
+                        self.restore_failed(id);
+                    } else {
+                        self.retry(id, State::Queued, Errno::EIO, now, store);
+                    }
                 }
                 State::Starved(Need::Pull(grant)) => {
                     // Each time for longer: where many want more than there is, some get through.
@@ -80,7 +84,7 @@ impl Node {
             }
             let len = match (need, what) {
                 (Need::Pull(grant), _) => grant.len,
-                (Need::Fill(_, len), _) => len,
+                (Need::Fill(_, len) | Need::Restore(len), _) => len,
                 (Need::Read, What::Block { index, generation }) => index.len(generation.size),
                 (
                     Need::Read,
@@ -108,7 +112,7 @@ impl Node {
                 return;
             };
             self.fetches.starved.pop_front();
-            self.fill(id, need, into, now);
+            self.fill(id, need, into, now, store);
         }
     }
 
@@ -129,7 +133,7 @@ impl Node {
         match need {
             Need::Pull(grant) => self.close_lease(Some((grant.link, grant.lease)), now),
             Need::Fill(job, _) => self.outputs.push_back(Output::DropEncoded(job)),
-            Need::Read => {}
+            Need::Read | Need::Restore(_) => {}
         }
     }
 
@@ -137,7 +141,14 @@ impl Node {
         self.fetches.get_mut(id).expect("the caller has looked it up").key.clone()
     }
 
-    pub(super) fn fill(&mut self, id: FetchId, need: Need, into: Extent, now: Tick) {
+    pub(super) fn fill(
+        &mut self,
+        id: FetchId,
+        need: Need,
+        into: Extent,
+        now: Tick,
+        store: &mut impl Store,
+    ) {
         match need {
             Need::Pull(grant) => {
                 let pull = self.pulling(id, into, Some((grant.link, grant.lease)), now);
@@ -152,6 +163,7 @@ impl Node {
                 self.outputs.push_back(Output::Copy { pull, key, from, into, checksum: None });
             }
             Need::Read => self.read_source(id, Some(into)),
+            Need::Restore(_) => self.restore(id, into, now, store),
         }
     }
 
@@ -201,6 +213,13 @@ impl Node {
                 }
                 // An output may name an extent: nothing is allocated before it is applied.
                 return;
+            }
+            if self.can_restore(&key, store) {
+                if self.restores.len() >= RESTORES_MAX {
+                    return;
+                }
+                self.starve_for_restore(id, &key, now, store);
+                continue;
             }
             let from_source = self.reads_source() || self.is_direct(&key);
             match &mut self.upstream {

@@ -5,7 +5,7 @@ use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, PullFailure, State};
 use crate::ids::{JobId, LeaseId, LinkId, PullId};
 use crate::input::SourceAnswer;
-use crate::key::Key;
+use crate::key::{Key, What};
 use crate::limits::{ABSENT_BOUND, EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
 use crate::output::{Outcome, Output};
 use crate::planted::Bug;
@@ -45,6 +45,7 @@ impl Node {
         now: Tick,
         store: &mut impl Store,
     ) {
+        let restored = self.end_restore(pull, result.is_ok(), store);
         if let Some(extent) = self.quarantine.remove(&pull) {
             if !self.planted.has(Bug::QuarantineSkipped) {
                 store.release(extent);
@@ -72,7 +73,14 @@ impl Node {
                 if lease.is_some() {
                     self.counters.pulled_bytes += u64::from(extent.len);
                 }
+                if restored && matches!(key.what, What::Block { .. }) {
+                    self.counters.restored_bytes += u64::from(extent.len);
+                }
                 self.publish(id, &key, Held { extent, checksum }, now, store);
+            }
+            Err(PullFailure::Spill) => {
+                store.release(extent);
+                self.restore_failed(id);
             }
             Err(failure) => {
                 store.release(extent);
