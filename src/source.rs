@@ -14,7 +14,7 @@ use copper_engine::ports::{Source, SourceDone, SourceReply, SourceWork};
 use copper_engine::{Memory, Queue};
 use copper_proto::limits::{SOURCE_JOBS_MAX, TREES_MAX};
 use copper_proto::{Errno, JobId, Key, What};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use boundary::Boundary;
 use file_system::FileSystem;
@@ -213,7 +213,7 @@ fn perform<F: AsRef<[u8]> + AsMut<[u8]>>(
         }
         (SourceWork::Block(mut extent), What::Block { index, generation }) => {
             file_system.block(&key.path, index, generation, extent.as_mut())?;
-            let checksum = xxh3_64(extent.as_ref());
+            let checksum = XxHash3_64::oneshot(extent.as_ref());
             Ok(SourceReply::Block(extent, checksum))
         }
         (SourceWork::Block(_) | SourceWork::Encoded, _) => {

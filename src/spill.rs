@@ -16,7 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tracing::{debug, warn};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::arena::RankArena;
 
@@ -184,7 +184,7 @@ fn perform(file: &File, work: Work) -> SpillDone<Filling> {
         }
         Work::Read { job, offset, mut into, checksum } => {
             let result = match file.read_exact_at(into.as_mut(), offset) {
-                Ok(()) if xxh3_64(into.as_ref()) == checksum => Ok(into),
+                Ok(()) if XxHash3_64::oneshot(into.as_ref()) == checksum => Ok(into),
                 Ok(()) => Err(Failed),
                 Err(error) => {
                     debug!(%error, offset, "the spill file could not be read");

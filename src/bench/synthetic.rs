@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use copper_engine::ports::{Source, SourceDone, SourceReply, SourceWork};
 use copper_proto::limits::BLOCK_BYTES;
 use copper_proto::{Attributes, Entry, Errno, FileKind, JobId, Key, Timestamp, ViewPath, What};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::orders::Files;
 
@@ -57,7 +57,7 @@ impl<F: AsRef<[u8]> + AsMut<[u8]>> Source<F> for Synthetic<F> {
             (SourceWork::Block(mut extent), What::Block { index, .. }) => {
                 let inode = inode(&key.path);
                 fill(inode, index.offset(), extent.as_mut());
-                let checksum = xxh3_64(extent.as_ref());
+                let checksum = XxHash3_64::oneshot(extent.as_ref());
                 Ok(SourceReply::Block(extent, checksum))
             }
             // Its directories cannot be listed: every name is asked for by itself.
@@ -74,7 +74,7 @@ impl<F: AsRef<[u8]> + AsMut<[u8]>> Source<F> for Synthetic<F> {
 }
 
 fn inode(path: &ViewPath) -> u64 {
-    xxh3_64(path.as_bytes())
+    XxHash3_64::oneshot(path.as_bytes())
 }
 
 fn attributes(path: &ViewPath) -> Option<Attributes> {

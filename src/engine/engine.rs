@@ -17,7 +17,7 @@ use copper_proto::{
     Ticket, What,
 };
 use tracing::{debug, info, warn};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::counters::{Counters, add, set};
 use crate::inodes::Inodes;
@@ -323,7 +323,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         bytes: M::Filling,
         expected: Option<u64>,
     ) -> Result<u64, PullFailure> {
-        let checksum = xxh3_64(bytes.as_ref());
+        let checksum = XxHash3_64::oneshot(bytes.as_ref());
         if expected.is_some_and(|expected| expected != checksum) {
             warn!(key = ?key, "bytes came that were not announced: they are asked for again");
             return Err(PullFailure::Checksum);

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::ids::{JobId, PullId, TreeIndex};
 use crate::key::{Key, ViewPath, What};
@@ -33,7 +33,7 @@ pub fn owner(key: &Key, trees: NonZeroU32) -> TreeIndex {
 
 /// XXH3-64, whose results are the same on every machine and in every version since 0.8.
 fn hash(path: &ViewPath) -> u64 {
-    xxh3_64(path.as_bytes())
+    XxHash3_64::oneshot(path.as_bytes())
 }
 
 /// Bits that number the pulls or jobs of one tree. They come round after 268 million, when the first

@@ -138,7 +138,7 @@ impl RandomTree {
     }
 
     fn file(&mut self, path: Vec<u8>, size: u64) {
-        let seed = xxhash_rust::xxh3::xxh3_64(&path);
+        let seed = twox_hash::XxHash3_64::oneshot(&path);
         let bytes = contents(seed, 0, size as usize);
         let file = File::create_new(self.absolute(&path)).expect("a free name");
         file.write_all_at(&bytes, 0).expect("there is room");

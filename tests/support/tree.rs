@@ -120,7 +120,7 @@ impl Tree {
 
 /// A number for a name.
 pub(crate) fn seed_of(name: &OsStr) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(name.as_encoded_bytes())
+    twox_hash::XxHash3_64::oneshot(name.as_encoded_bytes())
 }
 
 /// The bytes of a file: each page begins with the version, and every 8 bytes can be told from the
@@ -136,7 +136,7 @@ pub(crate) fn contents(seed: u64, version: u64, size: usize) -> Vec<u8> {
 
 /// Appends one page.
 pub(crate) fn page_of(seed: u64, version: u64, page: u64, to: &mut Vec<u8>) {
-    let start = xxhash_rust::xxh3::xxh3_64_with_seed(&page.to_le_bytes(), seed ^ version);
+    let start = twox_hash::XxHash3_64::oneshot_with_seed(seed ^ version, &page.to_le_bytes());
     to.extend_from_slice(&version.to_le_bytes());
     for word in 1..(PAGE / 8) as u64 {
         let value = start.wrapping_add(word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
