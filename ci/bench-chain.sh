@@ -56,33 +56,16 @@ mark="COPPER_RUN_DIR=$work/run"
 # Of this run alone: what lies in them goes by their names.
 prefix=copper-chain-$$
 
-# Removes the namespaces of this run, and with them their links and the bridge.
-remove_network() {
+remove_own() {
     local name
+    [ "$1" -eq 0 ] || tail -n 3 "$work"/logs/*.log >&2 2>/dev/null || true
+    # With the namespaces of this run go their links and the bridge.
     while read -r name _; do
         case $name in "$prefix"-*) ip netns delete "$name" || true ;; esac
     done < <(ip netns list)
-}
-
-finish() {
-    local code=$?
-    trap - EXIT
-    end_group
-    [ "$code" -eq 0 ] || tail -n 3 "$work"/logs/*.log >&2 2>/dev/null || true
-    nothing_left "$mark" "$work" || {
-        remove_left "$mark" "$work"
-        [ "$code" -ne 0 ] || code=1
-    }
-    remove_network
-    # Never through a mount.
-    [ -n "$(mounts_below "$work")" ] || rm -rf --one-file-system "$work"
     rm -rf --one-file-system "$data"
-    exit "$code"
 }
-trap finish EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+leave_nothing "$mark" "$work"
 
 say "building (minutes the first time)"
 in_group cargo build --release --locked --package copper

@@ -49,24 +49,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/copper-bench.XXXXXX")
 local=$(mktemp -d /dev/shm/copper-bench.XXXXXX)
 mark="COPPER_RUN_DIR=$work/run"
 
-finish() {
-    local code=$?
-    trap - EXIT
-    end_group
+remove_own() {
     [ -z "$part" ] || rm -rf "$part"
-    nothing_left "$mark" "$work" || {
-        remove_left "$mark" "$work"
-        [ "$code" -ne 0 ] || code=1
-    }
-    # Never through a mount.
-    [ -n "$(mounts_below "$work")" ] || rm -rf --one-file-system "$work"
     rm -rf --one-file-system "$local"
-    exit "$code"
 }
-trap finish EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+leave_nothing "$mark" "$work"
 
 say "building (minutes the first time)"
 in_group cargo build --release --locked --package copper --package copper-replay

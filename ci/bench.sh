@@ -54,25 +54,12 @@ memory=$(mktemp -d /dev/shm/copper-bench.XXXXXX)
 mark="COPPER_RUN_DIR=$work/run"
 part=''
 
-finish() {
-    local code=$?
-    trap - EXIT
-    end_group
+remove_own() {
     [ -z "$part" ] || rm -rf "$part"
-    nothing_left "$mark" "$work" || {
-        remove_left "$mark" "$work"
-        [ "$code" -ne 0 ] || code=1
-    }
     [ ! -e "$work/base" ] || git worktree remove --force "$work/base" || true
-    # Never through a mount.
-    [ -n "$(mounts_below "$work")" ] || rm -rf --one-file-system "$work"
     rm -rf --one-file-system "$memory"
-    exit "$code"
 }
-trap finish EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
+leave_nothing "$mark" "$work"
 
 # The rival: MPICH with a libfabric of its own, which both sides use for the comparison. Debian's
 # MPICH is built without libfabric's tcp.

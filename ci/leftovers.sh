@@ -77,7 +77,7 @@ remove_left() {
 
 # However the script ends from now on: what `in_group` runs is ended, the first of the folders is
 # removed, and a process with $1 in its environment or a mount below the folders is a failure. A
-# function `remove_own`, if there is one, is called when no process is left.
+# function `remove_own`, if there is one, is called with the exit status when no process is left.
 leave_nothing() {
     leave_mark=$1
     shift
@@ -96,7 +96,7 @@ leave() {
         remove_left "$leave_mark" "${leave_folders[@]}"
         [ "$code" -ne 0 ] || code=1
     fi
-    ! declare -F remove_own >/dev/null || remove_own || code=1
+    ! declare -F remove_own >/dev/null || remove_own "$code" || code=1
     # Never through a mount.
     [ -n "$(mounts_below "${leave_folders[0]}")" ] || rm -rf --one-file-system "${leave_folders[0]}"
     exit "$code"
