@@ -10,6 +10,7 @@ mod serve;
 mod size;
 mod status;
 mod stop;
+mod trees;
 mod version;
 
 use std::path::PathBuf;

@@ -5,7 +5,6 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use copper_proto::limits::PATH_BYTES_MAX;
 use serde_json::{Value, json};
 
 use crate::refresh::{PATIENCE, REFRESH_BOUND, REFRESHES_MAX, RefreshResult};
+use crate::status::bind;
 
 /// How long a client may take to ask, and to read its answer.
 const CLIENT_BOUND: Duration = Duration::from_secs(1);
@@ -51,14 +51,7 @@ impl RefreshServer {
         refresh: impl Fn(ViewPath) -> Result<RefreshResult, String> + Send + Sync + 'static,
     ) -> Result<RefreshServer, RefreshServerError> {
         let failed = |source| RefreshServerError::Listen { socket: socket.to_owned(), source };
-        match fs::remove_file(socket) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = UnixListener::bind(socket).map_err(failed)?;
-        // The folder keeps others out meanwhile.
-        fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let listener = bind(socket).map_err(failed)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&stopped);
         let thread = std::thread::Builder::new()

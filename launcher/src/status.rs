@@ -52,14 +52,7 @@ impl StatusServer {
         answer: impl Fn() -> Value + Send + 'static,
     ) -> Result<StatusServer, StatusError> {
         let failed = |source| StatusError::Listen { socket: socket.to_owned(), source };
-        match fs::remove_file(socket) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let listener = UnixListener::bind(socket).map_err(failed)?;
-        // The folder keeps others out meanwhile.
-        fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let listener = bind(socket).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let (stop, stopped) = UnixStream::pair().map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -68,6 +61,19 @@ impl StatusServer {
             .map_err(failed)?;
         Ok(StatusServer { socket: socket.to_owned(), stop, thread: Some(thread) })
     }
+}
+
+/// Listens at a socket that is its owner's alone. One that is there already is replaced.
+pub(crate) fn bind(socket: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(socket) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(socket)?;
+    // The folder keeps others out meanwhile.
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 impl Drop for StatusServer {

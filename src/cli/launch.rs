@@ -6,21 +6,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use copper_launcher::job::host_name;
 use copper_launcher::{Instances, Job, LocalPlan, RankPlace, RunFolder, Secret};
 use copper_ofi::Net;
 use copper_proto::Forest;
-use copper_proto::limits::{TREES_MAX, WHOLE_FILE_BYTES};
-use copper_proto::topology::default_fanout;
 
 use super::environment::default_memory;
 use super::kernel_cache::KernelCache;
 use super::logging::Level;
 use super::print;
-use super::serve::forest;
 use super::size::Size;
+use super::trees::TreesArguments;
 use crate::daemon::SourceAccess;
 
 /// The most ranks that make sense on one machine.
@@ -56,21 +54,8 @@ pub(super) struct LaunchArguments {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: Vec<PathBuf>,
 
-    /// Children of each rank in the tree
-    #[arg(long, value_name = "K")]
-    fanout: Option<NonZeroU32>,
-
-    /// Trees that fetch side by side, each with a root of its own that reads its part of the files
-    #[arg(long, short = 'T', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(TREES_MAX)))]
-    trees: u32,
-
-    /// Files up to this size are fetched whole on first touch, larger ones block by block
-    #[arg(long, short = 'M', value_name = "SIZE", default_value_t = Size(WHOLE_FILE_BYTES))]
-    max_cacheable: Size,
-
-    /// Each rank reads files above this size from the source itself [default: none]
-    #[arg(long, value_name = "SIZE")]
-    direct_above: Option<Size>,
+    #[command(flatten)]
+    trees: TreesArguments,
 
     /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
     #[arg(long, value_name = "SIZE")]
@@ -181,20 +166,11 @@ fn common_arguments(
         arguments.spin_us.to_string().into(),
         "--fuse-threads".into(),
         arguments.fuse_threads.to_string().into(),
-        "--trees".into(),
-        arguments.trees.to_string().into(),
-        "--max-cacheable".into(),
-        arguments.max_cacheable.0.to_string().into(),
     ];
+    common.extend(arguments.trees.words());
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), path.clone().into()];
     common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
     common.extend(mounts.iter().flat_map(|mount| flag("--hide", mount)));
-    if let Some(Size(bytes)) = arguments.direct_above {
-        common.extend(["--direct-above".into(), bytes.to_string().into()]);
-    }
-    if let Some(fanout) = arguments.fanout {
-        common.extend(["--fanout".into(), fanout.to_string().into()]);
-    }
     // The daemons start where this command was typed.
     common.extend(arguments.spill.iter().flat_map(|folder| flag("--spill", folder)));
     if let Some(Size(bytes)) = arguments.spill_size {
@@ -218,11 +194,8 @@ fn common_arguments(
 /// The trees of the job, judged before anything is started.
 fn forest_of(arguments: &LaunchArguments) -> anyhow::Result<Forest> {
     let size = NonZeroU32::new(arguments.local).context("--local 0: a job has a rank")?;
-    let fanout = arguments.fanout.unwrap_or_else(|| default_fanout(size.get()));
-    if arguments.source == SourceAccess::None && arguments.direct_above.is_some() {
-        bail!("--source none and --direct-above exclude each other: leave one of them out");
-    }
-    forest(size, fanout, arguments.trees)
+    arguments.trees.files(arguments.source)?;
+    arguments.trees.forest(size)
 }
 
 fn rank_arguments(

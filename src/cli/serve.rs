@@ -11,14 +11,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use copper_launcher::{Job, Peers, ReadyPipe, Secret, inherited_listener, listen};
 use copper_ofi::{Net, environment};
-use copper_proto::limits::{CHILDREN_MAX, TREES_MAX, WHOLE_FILE_BYTES};
-use copper_proto::topology::default_fanout;
-use copper_proto::{FilePolicy, Forest, Rank};
+use copper_proto::Rank;
 
 use super::environment::{MEMORY_MIN, default_memory};
 use super::kernel_cache::KernelCache;
 use super::logging::{self, Level};
 use super::size::Size;
+use super::trees::TreesArguments;
 use crate::daemon::{self, Plan, SourceAccess};
 use crate::spill::{self, SpillPlan};
 
@@ -77,21 +76,8 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "DIR", hide = true)]
     hide: Vec<PathBuf>,
 
-    /// Children of each rank in the tree
-    #[arg(long, value_name = "K")]
-    fanout: Option<NonZeroU32>,
-
-    /// Trees that fetch side by side, each with a root of its own that reads its part of the files
-    #[arg(long, short = 'T', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(TREES_MAX)))]
-    trees: u32,
-
-    /// Files up to this size are fetched whole on first touch, larger ones block by block
-    #[arg(long, short = 'M', value_name = "SIZE", default_value_t = Size(WHOLE_FILE_BYTES))]
-    max_cacheable: Size,
-
-    /// Each rank reads files above this size from the source itself [default: none]
-    #[arg(long, value_name = "SIZE")]
-    direct_above: Option<Size>,
+    #[command(flatten)]
+    trees: TreesArguments,
 
     /// The cache's size, for example 2GiB [default: an eighth of the memory, at most 16GiB]
     #[arg(long, value_name = "SIZE")]
@@ -196,15 +182,11 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
     if rank.0 >= size.get() {
         bail!("--rank {rank} is not one of {size} ranks: they are numbered from 0");
     }
-    let fanout = arguments.fanout.unwrap_or_else(|| default_fanout(size.get()));
-    let forest = forest(size, fanout, arguments.trees)?;
+    let forest = arguments.trees.forest(size)?;
     if arguments.source == SourceAccess::None && forest.has_root(rank) {
         bail!("--source none: rank {rank} is the root of a tree, which has to read the source");
     }
-    let files = file_policy(arguments.max_cacheable, arguments.direct_above);
-    if arguments.source == SourceAccess::None && files.direct_above.is_some() {
-        bail!("--source none and --direct-above exclude each other: leave one of them out");
-    }
+    let files = arguments.trees.files(arguments.source)?;
     let memory = arguments.memory.map_or_else(|| default_memory(1), |Size(bytes)| bytes);
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
         bail!("--memory {}: give at least {}", Size(memory), Size(MEMORY_MIN));
@@ -267,23 +249,6 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         spin: Duration::from_micros(arguments.spin_us.into()),
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
     })
-}
-
-/// All trees of a job.
-pub(super) fn forest(size: NonZeroU32, fanout: NonZeroU32, trees: u32) -> anyhow::Result<Forest> {
-    if fanout.get() > CHILDREN_MAX {
-        bail!("--fanout {fanout} is more than {CHILDREN_MAX}");
-    }
-    let forest = NonZeroU32::new(trees).and_then(|trees| Forest::new(size, fanout, trees));
-    forest.with_context(|| {
-        format!("--trees {trees}: there are {size} ranks, and each tree has a root of its own")
-    })
-}
-
-/// How files are treated by their size.
-fn file_policy(max_cacheable: Size, direct_above: Option<Size>) -> FilePolicy {
-    let direct_above = direct_above.map(|Size(bytes)| bytes);
-    FilePolicy { whole_up_to: max_cacheable.0, direct_above }
 }
 
 /// A thread that panics takes the daemon with it: without its FUSE threads or its engine, every
