@@ -5,8 +5,9 @@
 //!    └──deadline──▶ GivenUp                └─ after a full failed round and the orphan bound: orphaned
 //! ```
 //! At the start only the parent is tried, until the deadline: everybody is just starting, and a
-//! rank that cannot have its parent is a launch that failed. Later every ancestor is as good as
-//! another, nearest first.
+//! rank that cannot have its parent is a launch that failed. Where ranks may be missing, every
+//! ancestor in turn is tried when the parent has not answered for a while. Later every ancestor is
+//! as good as another, nearest first.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub(crate) struct Ascent {
 
 #[derive(Debug)]
 enum State {
-    Joining { deadline: Tick, attempts: u32, next: Tick },
+    Joining { deadline: Tick, patience: Tick, attempts: u32, next: Tick, index: usize },
     Joined { since: Tick, flaps: u32 },
     Searching(Search),
     GivenUp,
@@ -77,13 +78,21 @@ impl Ascent {
         let state = if ancestors.is_empty() {
             State::Joined { since: now, flaps: 0 }
         } else {
-            State::Joining { deadline, attempts: 0, next: now }
+            State::Joining { deadline, patience: Tick::NEVER, attempts: 0, next: now, index: 0 }
         };
         Ascent { rank, ancestors, orphan: Duration::from_secs(2), state }
     }
 
     pub(crate) fn with_orphan_bound(mut self, orphan: Duration) -> Ascent {
         self.orphan = orphan;
+        self
+    }
+
+    /// From then on a rank that is starting tries every ancestor.
+    pub(crate) fn with_patience(mut self, until: Tick) -> Ascent {
+        if let State::Joining { patience, .. } = &mut self.state {
+            *patience = until;
+        }
         self
     }
 
@@ -105,7 +114,7 @@ impl Ascent {
             State::Joining { next, deadline, .. } if now < *next => {
                 Turn::Wait((*next).min(*deadline))
             }
-            State::Joining { .. } => Turn::Try(self.ancestors[0]),
+            State::Joining { index, .. } => Turn::Try(self.ancestors[*index]),
             State::Searching(search) if now < search.next => Turn::Wait(search.next),
             State::Searching(search) => Turn::Try(self.ancestors[search.index]),
             State::Joined { .. } | State::GivenUp => Turn::Rest,
@@ -148,9 +157,12 @@ impl Ascent {
     pub(crate) fn on_failed(&mut self, now: Tick) -> bool {
         let (rank, count, orphan) = (self.rank, self.ancestors.len(), self.orphan);
         match &mut self.state {
-            State::Joining { attempts, next, .. } => {
+            State::Joining { attempts, next, index, patience, .. } => {
                 *next = now + backoff(rank, *attempts);
                 *attempts += 1;
+                if now >= *patience {
+                    *index = (*index + 1) % count;
+                }
                 false
             }
             State::Searching(search) => {
@@ -211,6 +223,27 @@ mod tests {
         }
         assert_eq!(now, after(1000));
         assert!((7..=16).contains(&attempts), "{attempts} attempts in 1 s");
+    }
+
+    #[test]
+    fn where_ranks_may_be_missing_all_ancestors_are_tried_after_a_while() {
+        let mut ascent = ascent().with_patience(after(300));
+        let (mut now, mut tried) = (after(0), Vec::new());
+        loop {
+            match ascent.turn(now) {
+                Turn::Try(rank) => {
+                    assert!(!ascent.on_failed(now));
+                    tried.push((now, rank));
+                }
+                Turn::Wait(next) => now = next,
+                Turn::GiveUp => break,
+                Turn::Rest => panic!("it has no parent"),
+            }
+        }
+        assert!(tried.iter().all(|&(at, rank)| at >= after(300) || rank == Rank(3)), "{tried:?}");
+        for ancestor in [3, 1, 0].map(Rank) {
+            assert!(tried.iter().any(|&(at, rank)| at >= after(300) && rank == ancestor));
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Pace {
     pub attempt: Duration,
     /// Without a parent, after which [`crate::Events::orphaned`] is called.
     pub orphan: Duration,
+    /// Without an answer of the parent at the start, after which other ancestors are tried too.
+    pub patience: Duration,
 }
 
 impl Default for Pace {
@@ -44,6 +46,7 @@ impl Default for Pace {
             handshake: Duration::from_secs(5),
             attempt: Duration::from_secs(2),
             orphan: Duration::from_secs(2),
+            patience: Duration::MAX,
         }
     }
 }

@@ -132,6 +132,17 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// The folder of a run that was created elsewhere; its `logs` are made here if they are missing.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub fn at(path: &Path) -> Result<RunFolder, RunFolderError> {
+        let folder = RunFolder { path: path.to_owned() };
+        let logs = folder.logs();
+        fs::create_dir_all(&logs).map_err(|source| RunFolderError { path: logs, source })?;
+        Ok(folder)
+    }
+
     /// Where runs go if nothing else is said: `~/copper-logs`; in the working folder for somebody
     /// without a home.
     pub fn default_base() -> PathBuf {

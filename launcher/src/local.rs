@@ -7,42 +7,22 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use copper_proto::Rank;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tracing::debug;
 
-use crate::job::{RunFolder, host_name};
+use crate::daemons::{Birth, Daemons, RankFailure, SpawnError};
+use crate::handed::{HandedError, HandedFile};
+use crate::job::RunFolder;
 use crate::listener::LISTEN_FD;
 use crate::peers::Peers;
 use crate::process::Process;
-use crate::ready::{READY_FD, Report};
+use crate::ready::READY_FD;
 use crate::release::Release;
-use crate::secret::{SECRET_VARIABLE, Secret, SecretError};
-
-/// How long a daemon has to unmount and end before it is killed.
-const END_GRACE: Duration = Duration::from_secs(3);
-
-/// How long the launcher listens for further reasons once one rank has failed: ranks fail together
-/// where FUSE or the provider is missing.
-const FAILURE_SETTLE: Duration = Duration::from_millis(200);
-
-/// What a daemon may say before its report.
-const REPORT_BYTES_MAX: usize = 64 << 10;
-
-/// How much of the end of a log is read to find its last line.
-const LOG_TAIL_BYTES: u64 = 4096;
+use crate::secret::Secret;
 
 /// Ranks to start on this machine.
 pub struct LocalPlan<'a> {
@@ -129,10 +109,10 @@ impl LocalPlan<'_> {
         if size == 0 {
             return Err(LocalError::NoRanks);
         }
-        let secret_file = SecretFile::write(&self.run_directory, &self.secret)?;
+        let secret_file = HandedFile::secret(&self.run_directory, &self.secret)?;
         let (listeners, peers) = bind(size).map_err(LocalError::Ports)?;
         let release = Release::new().map_err(LocalError::Launcher)?;
-        let mut daemons = Daemons { all: Vec::new() };
+        let mut daemons = Daemons::default();
         for (listener, mount, rank) in
             listeners.into_iter().zip(&self.mounts).zip(0..).map(|((a, b), c)| (a, b, Rank(c)))
         {
@@ -143,59 +123,25 @@ impl LocalPlan<'_> {
                 peers: &peers,
                 listen_fd: LISTEN_FD,
                 ready_fd: READY_FD,
-                secret_file: &secret_file.path,
+                secret_file: secret_file.path(),
             };
-            daemons.all.push(self.spawn(&place, listener, &release)?);
+            let arguments = self.args_common.iter().cloned().chain((self.rank_args)(&place));
+            daemons.spawn(Birth {
+                exe: &self.exe,
+                arguments: arguments.collect(),
+                rank,
+                mount,
+                input: listener.into(),
+                folder: &self.folder,
+                release: &release,
+            })?;
         }
-        daemons.wait(started, self.ready_timeout, &mut on_ready)?;
+        let failures = daemons.wait(started, self.ready_timeout, &mut on_ready);
+        if !failures.is_empty() {
+            return Err(LocalError::Ranks { failures });
+        }
         release.release().map_err(LocalError::Launcher)?;
         Ok(daemons.released())
-    }
-
-    fn spawn(
-        &self,
-        place: &RankPlace<'_>,
-        listener: TcpListener,
-        release: &Release,
-    ) -> Result<Daemon, LocalError> {
-        let rank = place.rank;
-        let failed = |source| LocalError::Spawn { rank, exe: self.exe.clone(), source };
-        let host = host_name();
-        // The name that it is to have holds a process number that is not known yet.
-        let starting = format!("{host}-launch{}-rank{rank}.starting.log", std::process::id());
-        let starting = self.folder.logs().join(starting);
-        let log_failed = |source| LocalError::Log { rank, path: starting.clone(), source };
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o644);
-        let log_file = options.open(&starting).map_err(log_failed)?;
-        let (ready, ready_theirs) = UnixStream::pair().map_err(failed)?;
-        ready.set_nonblocking(true).map_err(failed)?;
-        release.hand_over(&ready).map_err(failed)?;
-        let mut command = Command::new(&self.exe);
-        command
-            .args(&self.args_common)
-            .args((self.rank_args)(place))
-            .env_remove(SECRET_VARIABLE)
-            .stdin(Stdio::from(OwnedFd::from(listener)))
-            .stdout(Stdio::from(OwnedFd::from(ready_theirs)))
-            .stderr(Stdio::from(log_file))
-            // Ctrl-C at the launcher is for the launcher; the daemon notices that it is gone.
-            .process_group(0);
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) => {
-                // Empty, and in nobody's way.
-                let _ = fs::remove_file(&starting);
-                return Err(failed(error));
-            }
-        };
-        let log = self.folder.log(&host, child.id());
-        let mut daemon = Daemon::new(rank, place.mount.to_owned(), child, ready, log.clone());
-        // From here on the daemon is ended with the others if anything fails.
-        if let Err(source) = fs::rename(&starting, &log) {
-            daemon.state = State::Failed(Failure::Log { path: log, source });
-        }
-        Ok(daemon)
     }
 }
 
@@ -208,295 +154,6 @@ fn bind(size: u32) -> io::Result<(Vec<TcpListener>, Peers)> {
     Ok((listeners, Peers::from_addresses(addresses)))
 }
 
-/// A file that lives as long as the launch takes.
-struct SecretFile {
-    path: PathBuf,
-}
-
-impl SecretFile {
-    /// Its name says whose it is, so that those of killed launchers can be told and removed.
-    fn write(directory: &Path, secret: &Secret) -> Result<SecretFile, LocalError> {
-        remove_abandoned_secrets(directory);
-        let launcher = Process::current().map_err(LocalError::Launcher)?;
-        // Several launches of one process at a time are told apart by the random part.
-        let [distinct] = crate::secret::random_bytes::<1>().map_err(LocalError::Launcher)?;
-        let Process { pid, pid_started } = launcher;
-        let path = directory.join(format!("{pid}-{pid_started}-{distinct}.secret"));
-        secret.write_new(&path)?;
-        Ok(SecretFile { path })
-    }
-}
-
-impl Drop for SecretFile {
-    fn drop(&mut self) {
-        // Removed by the next launch if it cannot be removed now.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-fn remove_abandoned_secrets(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let owner = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
-            let mut parts = name.strip_suffix(".secret")?.split('-');
-            let pid = parts.next()?.parse().ok()?;
-            Some(Process { pid, pid_started: parts.next()?.parse().ok()? })
-        });
-        if owner.is_some_and(|owner| !owner.is_alive()) {
-            // Another launcher may have been quicker.
-            let _ = fs::remove_file(&path);
-        }
-    }
-}
-
-/// A daemon between its start and the end of the launch.
-struct Daemon {
-    rank: Rank,
-    mount: PathBuf,
-    child: Child,
-    /// `None` if the process was gone before it could be looked at: then `ended` comes at once.
-    handle: Option<OwnedFd>,
-    process: Option<Process>,
-    ready: Option<UnixStream>,
-    heard: Vec<u8>,
-    log: PathBuf,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting,
-    Ready(Duration),
-    Failed(Failure),
-}
-
-/// The daemons of one launch. Dropped before they are released, they are ended.
-struct Daemons {
-    all: Vec<Daemon>,
-}
-
-impl Daemon {
-    fn new(rank: Rank, mount: PathBuf, child: Child, ready: UnixStream, log: PathBuf) -> Daemon {
-        // Not reaped before `wait`, so the number is its own until then.
-        let process = Process::of(child.id());
-        let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
-        let (ready, heard, state) = (Some(ready), Vec::new(), State::Waiting);
-        Daemon { rank, mount, child, handle, process, ready, heard, log, state }
-    }
-
-    /// Reads what it has said.
-    fn listen(&mut self, since: Instant) {
-        let mut piece = [0; 4096];
-        while let Some(ready) = &mut self.ready {
-            match ready.read(&mut piece) {
-                Ok(0) => self.ready = None,
-                Ok(count) => self.heard.extend_from_slice(&piece[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => self.ready = None,
-            }
-            while let Some(end) = self.heard.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.heard.drain(..=end).collect();
-                self.on_line(&line, since);
-            }
-            if self.heard.len() > REPORT_BYTES_MAX {
-                self.ready = None;
-            }
-        }
-    }
-
-    fn on_line(&mut self, line: &[u8], since: Instant) {
-        match (serde_json::from_slice(line), &self.state) {
-            (Ok(Report::Ready { ready: true, rank, .. }), State::Waiting)
-                if rank == self.rank.0 =>
-            {
-                self.state = State::Ready(since.elapsed());
-            }
-            (Ok(Report::Failed { error }), State::Waiting | State::Ready(_)) => {
-                self.state = State::Failed(Failure::Said(error));
-            }
-            // Said before it took the channel over, or after its end was known.
-            (Ok(Report::Ready { .. } | Report::Failed { .. }) | Err(_), _) => {
-                debug!(rank = %self.rank, "a line that is no report");
-            }
-        }
-    }
-
-    /// Looks whether it has ended.
-    fn look(&mut self, since: Instant) {
-        if let Ok(Some(status)) = self.child.try_wait() {
-            self.listen(since);
-            self.handle = None;
-            self.process = None;
-            self.ready = None;
-            if !matches!(self.state, State::Failed(_)) {
-                self.state = State::Failed(Failure::Ended { status, last: last_line(&self.log) });
-            }
-        }
-    }
-
-    fn launched(&self, ready_after: Duration) -> Option<LaunchedRank> {
-        let (mount, log) = (self.mount.clone(), self.log.clone());
-        Some(LaunchedRank { rank: self.rank, process: self.process?, mount, log, ready_after })
-    }
-}
-
-impl Daemons {
-    /// Until all are ready, one has failed, or the time is up.
-    fn wait(
-        &mut self,
-        started: Instant,
-        bound: Duration,
-        on_ready: &mut dyn FnMut(&LaunchedRank),
-    ) -> Result<(), LocalError> {
-        let mut deadline = started + bound;
-        let mut any_failed = false;
-        loop {
-            for daemon in &mut self.all {
-                let waited = matches!(daemon.state, State::Waiting);
-                daemon.listen(started);
-                daemon.look(started);
-                if let (true, State::Ready(after)) = (waited, &daemon.state)
-                    && let Some(launched) = daemon.launched(*after)
-                {
-                    on_ready(&launched);
-                }
-            }
-            let failed = |daemon: &Daemon| matches!(daemon.state, State::Failed(_));
-            let waiting = |daemon: &Daemon| matches!(daemon.state, State::Waiting);
-            if !any_failed && self.all.iter().any(failed) {
-                any_failed = true;
-                deadline = deadline.min(Instant::now() + FAILURE_SETTLE);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !self.all.iter().any(waiting) || left.is_zero() {
-                break;
-            }
-            self.rest(left);
-        }
-        let late = |daemon: &Daemon| Failure::Late { bound, last: last_line(&daemon.log) };
-        let failures: Vec<RankFailure> = self
-            .all
-            .iter_mut()
-            .filter_map(|daemon| {
-                let failure = match std::mem::replace(&mut daemon.state, State::Waiting) {
-                    State::Failed(failure) => failure,
-                    State::Waiting if !any_failed => late(daemon),
-                    kept @ (State::Waiting | State::Ready(_)) => {
-                        daemon.state = kept;
-                        return None;
-                    }
-                };
-                Some(RankFailure { rank: daemon.rank, log: daemon.log.clone(), failure })
-            })
-            .collect();
-        if failures.is_empty() { Ok(()) } else { Err(LocalError::Ranks { failures }) }
-    }
-
-    /// Until somebody says something or ends.
-    fn rest(&self, bound: Duration) {
-        let ready = self.all.iter().filter_map(|daemon| daemon.ready.as_ref());
-        let handles = self.all.iter().filter_map(|daemon| daemon.handle.as_ref());
-        let mut fds: Vec<PollFd<'_>> = ready.map(|it| PollFd::new(it, PollFlags::IN)).collect();
-        fds.extend(handles.map(|it| PollFd::new(it, PollFlags::IN)));
-        let blind = self.all.iter().any(|daemon| daemon.handle.is_none());
-        // Without a handle there is nothing that wakes us at its end: look again soon.
-        let bound = if blind { bound.min(FAILURE_SETTLE) } else { bound };
-        let timeout = Timespec {
-            tv_sec: i64::try_from(bound.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(bound.subsec_nanos()),
-        };
-        // Interrupted by a signal: the caller looks at everybody anyway.
-        let _ = rustix::event::poll(&mut fds, Some(&timeout));
-    }
-
-    /// They live without us.
-    fn released(mut self) -> Launched {
-        let all = std::mem::take(&mut self.all);
-        let ranks = all.iter().filter_map(|daemon| match daemon.state {
-            State::Ready(after) => daemon.launched(after),
-            State::Waiting | State::Failed(_) => None,
-        });
-        Launched { ranks: ranks.collect() }
-    }
-}
-
-impl Drop for Daemons {
-    fn drop(&mut self) {
-        let still: Vec<Process> = self.all.iter().filter_map(|daemon| daemon.process).collect();
-        for (process, ended) in still.iter().zip(Process::end_all(&still, END_GRACE)) {
-            match ended {
-                Ok(_) => {
-                    for daemon in self.all.iter_mut().filter(|it| it.process == Some(*process)) {
-                        // It has ended: nothing to wait for.
-                        let _ = daemon.child.wait();
-                    }
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "a daemon of a failed launch is left");
-                }
-            }
-        }
-    }
-}
-
-/// The last line of a log that says something.
-fn last_line(path: &Path) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES))).ok()?;
-    let mut tail = Vec::new();
-    file.take(LOG_TAIL_BYTES).read_to_end(&mut tail).ok()?;
-    let tail = String::from_utf8_lossy(&tail);
-    let line = tail.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.trim().chars().filter(|c| !c.is_control()).collect())
-}
-
-/// Why a rank did not come up.
-#[derive(Debug)]
-pub struct RankFailure {
-    /// Which.
-    pub rank: Rank,
-    /// Where it logs.
-    pub log: PathBuf,
-    failure: Failure,
-}
-
-#[derive(Debug)]
-enum Failure {
-    Said(String),
-    Ended { status: ExitStatus, last: Option<String> },
-    Late { bound: Duration, last: Option<String> },
-    Log { path: PathBuf, source: io::Error },
-}
-
-impl fmt::Display for RankFailure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rank, log) = (self.rank, self.log.display());
-        let last = |last: &Option<String>| match last {
-            Some(line) => format!("the last line of {log} is: {line}"),
-            None => format!("its log {log} is empty"),
-        };
-        match &self.failure {
-            Failure::Said(reason) => {
-                let own = format!("rank {rank}: ");
-                write!(formatter, "{own}{}", reason.strip_prefix(&own).unwrap_or(reason))
-            }
-            Failure::Ended { status, last: line } => {
-                write!(formatter, "rank {rank} ended ({status}) without a reason; {}", last(line))
-            }
-            Failure::Late { bound, last: line } => {
-                let seconds = bound.as_secs_f32();
-                write!(formatter, "rank {rank} was not ready within {seconds} s; {}", last(line))
-            }
-            Failure::Log { path, source } => {
-                write!(formatter, "rank {rank}: cannot name its log {}: {source}", path.display())
-            }
-        }
-    }
-}
-
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -506,32 +163,15 @@ pub enum LocalError {
     /// The launcher's own process is unreadable.
     #[error("the launcher cannot find out about itself")]
     Launcher(#[source] io::Error),
-    /// The secret cannot be handed on.
+    /// What daemons need cannot be left for them.
     #[error(transparent)]
-    Secret(#[from] SecretError),
+    Handed(#[from] HandedError),
     /// No ports.
     #[error("cannot get ports on 127.0.0.1 for the ranks")]
     Ports(#[source] io::Error),
-    /// A log cannot be written.
-    #[error("cannot write the log of rank {rank} to {}; choose another place with -d", path.display())]
-    Log {
-        /// Which rank.
-        rank: Rank,
-        /// The log.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// A daemon cannot be started.
-    #[error("cannot start rank {rank} as {}", exe.display())]
-    Spawn {
-        /// Which rank.
-        rank: Rank,
-        /// The program.
-        exe: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
     /// Ranks did not come up; the others have been ended.
     #[error("{}", failures.iter().map(RankFailure::to_string).collect::<Vec<_>>().join("; "))]
     Ranks {

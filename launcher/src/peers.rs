@@ -44,28 +44,15 @@ impl Peers {
     /// # Errors
     /// If the file cannot be read or has no host, and which host is wrong or stands there twice.
     pub fn from_hosts_file(path: &Path, port: u16) -> Result<Peers, PeersError> {
-        use std::io::Read;
-        let failed = |source| PeersError::HostsFile { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        let mut text = String::new();
-        file.take(HOSTS_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-        let mut addresses = Vec::new();
-        for line in text.lines() {
-            let host = line.split('#').next().unwrap_or_default().trim();
-            if host.is_empty() {
-                continue;
-            }
-            let valid = !host.contains(|c: char| c.is_whitespace() || c == ',' || c == '/');
-            if !valid {
-                return Err(PeersError::Entry { entry: host.to_owned() });
-            }
-            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            addresses.push(Address { host, port });
-        }
-        if addresses.is_empty() {
-            return Err(PeersError::NoHost { path: path.to_owned() });
-        }
+        let address = |host| Address { host, port };
+        let addresses = hosts_of_file(path)?.into_iter().map(address).collect();
         Peers::distinct(addresses, &path.display().to_string())
+    }
+
+    /// From names that were looked at before; everybody listens on `port`.
+    pub fn from_hosts(hosts: &[String], port: u16) -> Peers {
+        let address = |host: &String| Address { host: host.clone(), port };
+        Peers { addresses: hosts.iter().map(address).collect() }
     }
 
     /// From addresses that are known to be right.
@@ -117,6 +104,31 @@ impl Peers {
         let mut found = (address.host.as_str(), address.port).to_socket_addrs().map_err(unknown)?;
         found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
     }
+}
+
+/// One host a line, at least one. Empty lines and what follows a `#` do not count.
+pub(crate) fn hosts_of_file(path: &Path) -> Result<Vec<String>, PeersError> {
+    use std::io::Read;
+    let failed = |source| PeersError::HostsFile { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(HOSTS_FILE_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    let mut hosts = Vec::new();
+    for line in text.lines() {
+        let host = line.split('#').next().unwrap_or_default().trim();
+        if host.is_empty() {
+            continue;
+        }
+        // It becomes a word of other programs' command lines.
+        let valid = !host.starts_with('-')
+            && !host
+                .contains(|c: char| c.is_whitespace() || c.is_control() || ",/'\"\\$`".contains(c));
+        if !valid {
+            return Err(PeersError::Entry { entry: host.to_owned() });
+        }
+        hosts.push(host.trim_start_matches('[').trim_end_matches(']').to_owned());
+    }
+    if hosts.is_empty() { Err(PeersError::NoHost { path: path.to_owned() }) } else { Ok(hosts) }
 }
 
 impl Address {

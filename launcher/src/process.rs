@@ -70,6 +70,18 @@ impl Process {
         Process::end_all(&[*self], grace).pop().expect("one result for one process")
     }
 
+    /// Waits for its end, and ends it if it has not ended within `patience`.
+    ///
+    /// # Errors
+    /// As [`Process::end`].
+    pub fn end_within(&self, patience: Duration) -> Result<(), ProcessError> {
+        let until = Instant::now() + patience;
+        while self.is_alive() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.end(patience).map(drop)
+    }
+
     /// Ends several at once, with one `grace` for all of them; results in the same order.
     pub fn end_all(processes: &[Process], grace: Duration) -> Vec<Result<Ended, ProcessError>> {
         let mut endings: Vec<Ending> = processes.iter().map(|&it| Ending::begin(it)).collect();

@@ -89,6 +89,11 @@ impl Secret {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
+    /// From the form of [`Secret::hex`].
+    pub fn from_hex(text: &str) -> Option<Secret> {
+        parse(text.as_bytes())
+    }
+
     /// Random bytes for [`Secret::proof`], used once.
     ///
     /// # Errors

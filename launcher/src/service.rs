@@ -197,7 +197,8 @@ impl Service {
         let ways = ways.into_iter().map(|(tree, ancestors)| Way {
             tree,
             ascent: Ascent::new(identity.rank, ancestors.clone(), start, start + ready_timeout)
-                .with_orphan_bound(pace.orphan),
+                .with_orphan_bound(pace.orphan)
+                .with_patience(start + pace.patience),
             ancestors,
             last_reason: "not tried yet".to_owned(),
             uplink: Uplink::None,

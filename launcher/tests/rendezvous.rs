@@ -123,6 +123,7 @@ fn pace() -> Pace {
         handshake: Duration::from_secs(1),
         attempt: Duration::from_secs(1),
         orphan: SOON,
+        patience: Duration::MAX,
     }
 }
 

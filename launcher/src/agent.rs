@@ -1,0 +1,297 @@
+//! What a launcher runs on each host: starts the host's daemon, says how that goes, and sees to it
+//! that the daemon does not outlive a launch that fails.
+//!
+//! ```text
+//! head ──▶ launcher ──▶ agent ──▶ daemon        lines of crate::said, back to the head
+//!      ─ orders ──────────▶ (standard input; Detached only: secret, hosts)
+//!      ─ "released" ──────▶ (Detached: the agent goes, the daemon stays; Step: both stay)
+//!      ─ end of input ────▶ (before that: the head is gone, the daemon is ended)
+//! ```
+//! In a step the standard input leads to rank 0 alone; the launcher ends the others when that one
+//! gives up.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use copper_proto::Rank;
+
+use crate::daemons::{Birth, Daemons};
+use crate::hosts::{Hosts, told_rank};
+use crate::job::{RunFolder, host_name};
+use crate::orders::Orders;
+use crate::peers::Peers;
+use crate::ready::READY_FD;
+use crate::release::Release;
+use crate::said::{Line, Said};
+use crate::secret::Secret;
+use crate::starter::Life;
+
+/// What the head writes when the launch is complete.
+pub(crate) const RELEASED: &str = "released\n";
+
+/// How long the orders may take to come.
+const ORDERS_BOUND: Duration = Duration::from_secs(30);
+
+/// What an agent is started for.
+#[derive(Debug)]
+pub struct AgentPlan {
+    /// The program.
+    pub exe: PathBuf,
+    /// What the head's program calls itself; [`AgentPlan::version`] has to be the same.
+    pub expected: String,
+    /// What this program calls itself.
+    pub version: String,
+    /// How long this process is to live.
+    pub life: Life,
+    /// Whether the launcher hands its standard input on to all, and not to rank 0 alone.
+    pub all_hear: bool,
+    /// This host's rank, if the head knows.
+    pub rank: Option<Rank>,
+    /// The list of hosts; `None` if it comes with the orders.
+    pub hosts_file: Option<PathBuf>,
+    /// Where everybody listens.
+    pub port: u16,
+    /// Where the view is to appear.
+    pub mount: PathBuf,
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// What the daemon is started with, but for its place in the job.
+    pub daemon: Vec<OsString>,
+    /// How long it may take.
+    pub ready_timeout: Duration,
+}
+
+/// Something happens while the daemon runs.
+enum Event {
+    Released,
+    /// The head is gone, or wants no more of this.
+    Abandoned,
+}
+
+/// Who speaks.
+struct Speaker {
+    host: String,
+    rank: Option<u32>,
+}
+
+impl Speaker {
+    fn say(&self, said: Said) {
+        let line = Line { host: self.host.clone(), rank: self.rank, said };
+        let mut out = io::stdout().lock();
+        // Nobody may be listening any more.
+        let _ = writeln!(out, "{}", line.print()).and_then(|()| out.flush());
+    }
+}
+
+impl AgentPlan {
+    /// Runs until the daemon is on its own, has ended, or will not come up.
+    pub fn run(&self) -> ExitCode {
+        let rank = self.rank.map(|rank| rank.0);
+        let mut speaker = Speaker { host: host_name(), rank };
+        match self.try_run(&mut speaker) {
+            Ok(code) => code,
+            Err(reason) => {
+                speaker.say(Said::Failed { reason });
+                self.failure(speaker.rank)
+            }
+        }
+    }
+
+    /// In a step, one that fails is not to take the others with it: the head decides. Without rank
+    /// 0 there is nothing to decide.
+    fn failure(&self, rank: Option<u32>) -> ExitCode {
+        match (self.life, rank) {
+            (Life::Step, Some(1..)) => ExitCode::SUCCESS,
+            (Life::Step, Some(0) | None) | (Life::Detached, _) => ExitCode::FAILURE,
+        }
+    }
+
+    fn try_run(&self, speaker: &mut Speaker) -> Result<ExitCode, String> {
+        if self.expected != self.version {
+            return Err(format!(
+                "{} on this host is copper {}, but the launch is by copper {}: install the same one everywhere",
+                self.exe.display(),
+                self.version,
+                self.expected
+            ));
+        }
+        let told = told_rank(|name| std::env::var(name).ok());
+        let mut input = None;
+        let orders = match &self.hosts_file {
+            Some(file) => {
+                let secret = Secret::from_environment().map_err(line)?.ok_or(
+                    "the launcher has not handed on COPPER_SECRET: let it export the environment",
+                )?;
+                Orders { secret, hosts: Hosts::from_file(file).map_err(line)? }
+            }
+            None => {
+                let (events, orders) = read_orders()?;
+                input = Some(events);
+                orders
+            }
+        };
+        let rank = match self.rank {
+            Some(rank) => rank,
+            None => orders.hosts.own_rank(&speaker.host, told).map_err(line)?,
+        };
+        speaker.rank = Some(rank.0);
+        let events = match (input, self.life) {
+            (Some(events), _) => Some(events),
+            // Which ranks of a step have the head's words is up to the launcher; rank 0 has.
+            (None, Life::Step) if rank.0 == 0 || self.all_hear => {
+                Some(watch(io::BufReader::new(io::stdin())))
+            }
+            (None, _) => None,
+        };
+        self.with_daemon(speaker, rank, &orders, events)
+    }
+
+    fn with_daemon(
+        &self,
+        speaker: &Speaker,
+        rank: Rank,
+        orders: &Orders,
+        events: Option<Receiver<Event>>,
+    ) -> Result<ExitCode, String> {
+        let started = Instant::now();
+        let folder = RunFolder::at(&self.folder).map_err(line)?;
+        let release = Release::new().map_err(line)?;
+        let mut daemons = Daemons::default();
+        daemons
+            .spawn(Birth {
+                exe: &self.exe,
+                arguments: self.arguments(rank, &orders.hosts),
+                rank,
+                mount: &self.mount,
+                input: orders.file().map_err(line)?,
+                folder: &folder,
+                release: &release,
+            })
+            .map_err(line)?;
+        if let Some((pid, log)) = daemons.first() {
+            let log = log.display().to_string();
+            speaker.say(Said::Started { pid, log });
+        }
+        let deadline = started + self.ready_timeout;
+        let mut abandoned = || {
+            events.as_ref().is_some_and(|events| matches!(events.try_recv(), Ok(Event::Abandoned)))
+        };
+        let failures = daemons.wait_unless(
+            started,
+            deadline,
+            &mut |_| speaker.say(Said::Ready),
+            &mut abandoned,
+        );
+        let Some(failures) = failures else { return Ok(ExitCode::FAILURE) };
+        if let Some(failure) = failures.first() {
+            speaker.say(Said::Failed { reason: failure.to_string() });
+            // Ended before this process says so by its own end.
+            drop(daemons);
+            return Ok(self.failure(Some(rank.0)));
+        }
+        match self.life {
+            Life::Detached => match events.map(|events| events.recv()) {
+                Some(Ok(Event::Released)) => {
+                    release.release().map_err(line)?;
+                    daemons.released();
+                    Ok(ExitCode::SUCCESS)
+                }
+                Some(Ok(Event::Abandoned) | Err(_)) | None => Ok(ExitCode::FAILURE),
+            },
+            Life::Step => Ok(stay(&mut daemons, events)),
+        }
+    }
+
+    fn arguments(&self, rank: Rank, hosts: &Hosts) -> Vec<OsString> {
+        let peers = Peers::from_hosts(hosts.names(), self.port);
+        // All interfaces: hosts often know themselves by an address of their own loopback.
+        let is_v6 = peers.resolve(rank).is_ok_and(|address| address.is_ipv6());
+        let any: IpAddr =
+            if is_v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let mut arguments = self.daemon.clone();
+        let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        add("--rank", rank.to_string().into());
+        add("--size", hosts.len().to_string().into());
+        add("--mount", self.mount.clone().into());
+        add("--port", self.port.to_string().into());
+        add("--listen", SocketAddr::from((any, self.port)).to_string().into());
+        add("--ready-fd", READY_FD.to_string().into());
+        add("--ready-timeout", self.ready_timeout.as_secs().max(1).to_string().into());
+        arguments.push("--orders".into());
+        arguments
+    }
+}
+
+/// The rest of a step's life: until the daemon ends, or until the head, before it has said that the
+/// launch is complete, is gone.
+fn stay(daemons: &mut Daemons, events: Option<Receiver<Event>>) -> ExitCode {
+    let mut events = events;
+    loop {
+        match events.as_ref().map(Receiver::try_recv) {
+            Some(Ok(Event::Abandoned)) => return ExitCode::FAILURE,
+            Some(Ok(Event::Released)) => events = None,
+            Some(Err(_)) | None => {}
+        }
+        let bound =
+            if events.is_some() { Duration::from_millis(100) } else { Duration::from_secs(3600) };
+        // A daemon that dies alone is not the end of the job.
+        if daemons.ended_within(bound) {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// An error with its causes, as one line.
+fn line(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The orders, and what comes after them.
+fn read_orders() -> Result<(Receiver<Event>, Orders), String> {
+    let (sender, receiver) = channel();
+    let read = move || {
+        let mut input = io::BufReader::new(io::stdin());
+        let orders = Orders::read(&mut input).map_err(line);
+        let _ = sender.send(orders.map(|orders| (watch(input), orders)));
+    };
+    let _reader = std::thread::spawn(read);
+    match receiver.recv_timeout(ORDERS_BOUND) {
+        Ok(orders) => orders,
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(format!(
+            "the head's orders did not come within {} s: the launcher does not hand on standard input",
+            ORDERS_BOUND.as_secs()
+        )),
+    }
+}
+
+/// What the head says from now on.
+fn watch(input: impl BufRead + Send + 'static) -> Receiver<Event> {
+    let (sender, receiver) = channel();
+    let watch = move |mut input: Box<dyn BufRead + Send>, sender: Sender<Event>| {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            match input.read_line(&mut text) {
+                Ok(0) | Err(_) => return sender.send(Event::Abandoned),
+                Ok(_) if text == RELEASED => return sender.send(Event::Released),
+                Ok(_) => {}
+            }
+        }
+    };
+    let _watcher = std::thread::spawn(move || watch(Box::new(input), sender));
+    receiver
+}
