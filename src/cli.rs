@@ -1,15 +1,19 @@
 //! The command line. Whatever is wrong with it: one line on standard error, exit 2, nothing begun.
 
+mod agent;
 mod bench;
 mod environment;
+mod interface;
 mod kernel_cache;
 mod launch;
+mod launch_hosts;
 mod logging;
 mod refresh;
 mod serve;
 mod size;
 mod status;
 mod stop;
+mod stop_hosts;
 mod trees;
 mod version;
 
@@ -33,8 +37,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start all ranks of a job and return when every mount answers
-    Launch(launch::LaunchArguments),
-    /// Unmount and end all ranks of a launch on this machine
+    Launch(Box<launch::LaunchArguments>),
+    /// Unmount and end all ranks of a launch, on all of its hosts
     Stop(stop::StopArguments),
     /// Show what every rank is doing
     Status(status::StatusArguments),
@@ -44,6 +48,9 @@ enum Command {
     Serve(Box<serve::ServeArguments>),
     /// Measure the fabric and the tree, beside bare libfabric
     Bench(Box<bench::BenchArguments>),
+    /// Start this host's rank of a launch over several (started by `launch`)
+    #[command(hide = true)]
+    Agent(Box<agent::AgentArguments>),
     /// Remove the mount of a daemon that died (started by `serve`)
     #[command(hide = true)]
     Guard,
@@ -69,6 +76,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Agent(arguments) => agent::run(*arguments),
         Command::Guard => guard(),
     };
     match result {

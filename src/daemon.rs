@@ -87,6 +87,7 @@ pub(crate) struct Plan {
     pub(crate) fuse_threads: usize,
     pub(crate) spin: Duration,
     pub(crate) ready_timeout: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// Why a rank ends.
@@ -252,7 +253,7 @@ fn start(
         job: plan.job.clone(),
         offer,
         ready_timeout: plan.ready_timeout,
-        pace: Pace::default(),
+        pace: Pace { patience: plan.patience, ..Pace::default() },
     };
     let rendezvous = Arc::new(Rendezvous::start(rendezvous, Arc::new(links))?);
     reporter.set_rendezvous(&rendezvous);

@@ -15,6 +15,7 @@ use copper_proto::Forest;
 
 use super::environment::default_memory;
 use super::kernel_cache::KernelCache;
+use super::launch_hosts::{self, HostsArguments};
 use super::logging::Level;
 use super::print;
 use super::size::Size;
@@ -28,15 +29,18 @@ const LOCAL_MAX: u32 = 256;
 pub(super) struct LaunchArguments {
     /// Start N ranks on this machine, mounted at DIR/0 … DIR/N-1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOCAL_MAX)))]
-    local: u32,
+    local: Option<u32>,
+
+    #[command(flatten)]
+    pub(super) over_hosts: HostsArguments,
 
     /// Where the views of `/` appear [default: /tmp/$USER/copper]
     #[arg(long, short = 'v', value_name = "DIR")]
-    mount: Option<PathBuf>,
+    pub(super) mount: Option<PathBuf>,
 
     /// Logs go to DIR/JOB [default: ~/copper-logs]
     #[arg(long, short = 'd', value_name = "DIR")]
-    log_dir: Option<PathBuf>,
+    pub(super) log_dir: Option<PathBuf>,
 
     /// How much to log: off … trace, or 6 (nothing) … 1 (most)
     #[arg(long, short = 'l', value_enum, default_value = "off")]
@@ -44,7 +48,7 @@ pub(super) struct LaunchArguments {
 
     /// The longest time to wait for all mounts, in seconds
     #[arg(long, short = 's', value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    ready_timeout: u64,
+    pub(super) ready_timeout: u64,
 
     /// The fabric: auto, tcp, shm, cxi, cxi0 …
     #[arg(long, short = 'n', default_value = "auto")]
@@ -59,7 +63,7 @@ pub(super) struct LaunchArguments {
 
     /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
     #[arg(long, value_name = "SIZE")]
-    memory: Option<Size>,
+    pub(super) memory: Option<Size>,
 
     /// Keep what each rank evicts in a nameless file in DIR, on a local disk or in memory
     #[arg(long, value_name = "DIR")]
@@ -99,20 +103,37 @@ pub(super) struct LaunchArguments {
 }
 
 pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
+    match arguments.local {
+        Some(ranks) => run_local(arguments, ranks),
+        None => launch_hosts::run(arguments),
+    }
+}
+
+/// Where the views are to appear, absolute.
+pub(super) fn directory_of(arguments: &LaunchArguments) -> anyhow::Result<PathBuf> {
     let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
-    let directory = std::path::absolute(&directory)
-        .with_context(|| format!("{} is no path", directory.display()))?;
-    let mounts: Vec<PathBuf> =
-        (0..arguments.local).map(|rank| directory.join(rank.to_string())).collect();
-    let forest = forest_of(arguments)?;
+    std::path::absolute(&directory).with_context(|| format!("{} is no path", directory.display()))
+}
+
+fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode> {
+    let directory = directory_of(arguments)?;
+    let mounts: Vec<PathBuf> = (0..ranks).map(|rank| directory.join(rank.to_string())).collect();
+    let forest = forest_of(arguments, ranks)?;
+    if arguments.over_hosts.dry_run {
+        launch_hosts::print_tree(&forest, |rank| mounts[rank.0 as usize].display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let job = Job::from_environment()?;
     let base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
     let host = host_name();
     let folder = RunFolder::create(&base, &job, std::iter::repeat_n(host.as_str(), mounts.len()))?;
     let instances = Instances::open()?;
 
-    let common = common_arguments(arguments, &job, &directory, &mounts);
-    let rank_args = |place: &RankPlace<'_>| rank_arguments(arguments, &forest, place);
+    let memory = arguments.memory.map_or_else(|| default_memory(ranks.into()), |Size(bytes)| bytes);
+    let mut common = common_arguments(arguments, &job, &directory);
+    common.extend(["--memory".into(), memory.to_string().into()]);
+    common.extend(["--ready-timeout".into(), arguments.ready_timeout.to_string().into()]);
+    common.extend(mounts.iter().flat_map(|mount| [OsString::from("--hide"), mount.into()]));
     let plan = LocalPlan {
         exe: std::env::current_exe().context("cannot find this program")?,
         mounts,
@@ -120,7 +141,7 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
         run_directory: instances.path().to_owned(),
         secret: Secret::generate()?,
         args_common: common,
-        rank_args: &rank_args,
+        rank_args: &rank_arguments,
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
     };
     let logs = plan.folder.logs();
@@ -140,14 +161,11 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// What every rank is started with.
-fn common_arguments(
+pub(super) fn common_arguments(
     arguments: &LaunchArguments,
     job: &Job,
     directory: &std::path::Path,
-    mounts: &[PathBuf],
 ) -> Vec<OsString> {
-    let ranks = arguments.local.into();
-    let memory = arguments.memory.map_or_else(|| default_memory(ranks), |Size(bytes)| bytes);
     let mut common: Vec<OsString> = vec![
         "serve".into(),
         "--job".into(),
@@ -158,20 +176,19 @@ fn common_arguments(
         arguments.log_level.name().into(),
         "--net".into(),
         arguments.net.to_string().into(),
-        "--memory".into(),
-        memory.to_string().into(),
-        "--ready-timeout".into(),
-        arguments.ready_timeout.to_string().into(),
         "--spin-us".into(),
         arguments.spin_us.to_string().into(),
         "--fuse-threads".into(),
         arguments.fuse_threads.to_string().into(),
     ];
     common.extend(arguments.trees.words());
-    let flag = |name: &str, path: &PathBuf| [OsString::from(name), path.clone().into()];
+    // Daemons on other hosts start in another folder.
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let flag = |name: &str, path: &PathBuf| [OsString::from(name), absolute(path).into()];
     common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
-    common.extend(mounts.iter().flat_map(|mount| flag("--hide", mount)));
-    // The daemons start where this command was typed.
+    if arguments.source == SourceAccess::None {
+        common.extend(["--source".into(), "none".into(), "--roots-read".into()]);
+    }
     common.extend(arguments.spill.iter().flat_map(|folder| flag("--spill", folder)));
     if let Some(Size(bytes)) = arguments.spill_size {
         common.extend(["--spill-size".into(), bytes.to_string().into()]);
@@ -191,22 +208,14 @@ fn common_arguments(
     common
 }
 
-/// The trees of the job, judged before anything is started.
-fn forest_of(arguments: &LaunchArguments) -> anyhow::Result<Forest> {
-    let size = NonZeroU32::new(arguments.local).context("--local 0: a job has a rank")?;
+/// The trees of a job of so many ranks, judged before anything is started.
+pub(super) fn forest_of(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<Forest> {
+    let size = NonZeroU32::new(ranks).context("a job has a rank")?;
     arguments.trees.files(arguments.source)?;
     arguments.trees.forest(size)
 }
 
-fn rank_arguments(
-    arguments: &LaunchArguments,
-    forest: &Forest,
-    place: &RankPlace<'_>,
-) -> Vec<OsString> {
-    let source = match arguments.source {
-        SourceAccess::None if !forest.has_root(place.rank) => "none",
-        SourceAccess::None | SourceAccess::Direct => "direct",
-    };
+fn rank_arguments(place: &RankPlace<'_>) -> Vec<OsString> {
     vec![
         "--rank".into(),
         place.rank.to_string().into(),
@@ -222,7 +231,5 @@ fn rank_arguments(
         place.ready_fd.to_string().into(),
         "--secret-file".into(),
         place.secret_file.into(),
-        "--source".into(),
-        source.into(),
     ]
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use copper_launcher::{Job, Peers, ReadyPipe, Secret, inherited_listener, listen};
+use copper_launcher::{Job, Orders, Peers, ReadyPipe, Secret, inherited_listener, listen};
 use copper_ofi::{Net, environment};
 use copper_proto::Rank;
 
 use super::environment::{MEMORY_MIN, default_memory};
+use super::interface;
 use super::kernel_cache::KernelCache;
 use super::logging::{self, Level};
 use super::size::Size;
@@ -99,9 +100,17 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "ADDRESS")]
     fabric_address: Option<IpAddr>,
 
+    /// The network interface for such fabrics, for example hsn0 or eth1
+    #[arg(long, value_name = "NAME", conflicts_with = "fabric_address")]
+    interface: Option<String>,
+
     /// Whether this rank may read the files' own file system
     #[arg(long, value_enum, default_value = "direct")]
     source: SourceAccess,
+
+    /// With --source none: the root of a tree reads it all the same
+    #[arg(long, hide = true)]
+    roots_read: bool,
 
     /// Let other users in, as far as the files' permissions do
     #[arg(long)]
@@ -135,6 +144,10 @@ pub(super) struct ServeArguments {
     #[arg(long, short = 's', value_name = "SECONDS", default_value_t = 120)]
     ready_timeout: u64,
 
+    /// Ranks may be missing: how long to wait for the parent alone, in seconds
+    #[arg(long, hide = true)]
+    patience: Option<u64>,
+
     /// Threads that answer the kernel
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     fuse_threads: u16,
@@ -146,6 +159,10 @@ pub(super) struct ServeArguments {
     /// Tell the launcher when the mount answers
     #[arg(long, hide = true)]
     ready_fd: Option<u32>,
+
+    /// The secret and the hosts come through standard input
+    #[arg(long, hide = true, conflicts_with_all = ["hosts", "peers", "secret_file"])]
+    orders: bool,
 
     /// What was launched together
     #[arg(long, hide = true)]
@@ -183,7 +200,11 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         bail!("--rank {rank} is not one of {size} ranks: they are numbered from 0");
     }
     let forest = arguments.trees.forest(size)?;
-    if arguments.source == SourceAccess::None && forest.has_root(rank) {
+    let source = match arguments.source {
+        SourceAccess::None if arguments.roots_read && forest.has_root(rank) => SourceAccess::Direct,
+        source => source,
+    };
+    if source == SourceAccess::None && forest.has_root(rank) {
         bail!("--source none: rank {rank} is the root of a tree, which has to read the source");
     }
     let files = arguments.trees.files(arguments.source)?;
@@ -194,7 +215,14 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
 
     let spill = spill_plan(arguments.spill.as_deref(), arguments.spill_size, memory)?;
     let single = size.get() == 1;
+    let orders = match arguments.orders {
+        true => Some(Orders::read(&mut std::io::BufReader::new(std::io::stdin()))?),
+        false => None,
+    };
     let peers = match (&arguments.peers, &arguments.hosts) {
+        (None, None) if let Some(orders) = &orders => {
+            Peers::from_hosts(orders.hosts.names(), arguments.port)
+        }
         (Some(list), _) => Peers::parse(list)?,
         (None, Some(file)) => Peers::from_hosts_file(file, arguments.port)?,
         (None, None) if single => Peers::from_addresses([anywhere()]),
@@ -207,6 +235,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         (None, None) => listen(peers.resolve(rank)?)?,
     };
     let secret = match (&arguments.secret_file, Secret::from_environment()?) {
+        (None, _) if let Some(orders) = orders => orders.secret,
         (Some(file), _) => Secret::from_file(file)?,
         (None, Some(secret)) => secret,
         (None, None) if single => Secret::generate()?,
@@ -218,11 +247,11 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         Some(name) => Job::parse(&name)?,
         None => Job::from_environment()?,
     };
-    // Ranks that only talk on this machine stay on it.
-    let bind = arguments.fabric_address.or_else(|| {
-        let address = peers.resolve(rank).ok()?.ip();
-        (!address.is_unspecified()).then_some(address)
-    });
+    let bind = match (arguments.fabric_address, &arguments.interface) {
+        (Some(address), _) => Some(address),
+        (None, Some(name)) => Some(interface::address(name)?),
+        (None, None) => interface::towards(&peers, rank),
+    };
     Ok(Plan {
         rank,
         forest,
@@ -240,7 +269,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         spill,
         net: arguments.net,
         bind,
-        source: arguments.source,
+        source,
         allow_other: arguments.allow_other,
         rewrite_links: arguments.rewrite_links,
         features: KernelCache::features(&arguments.no_kernel_cache),
@@ -248,6 +277,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         fuse_threads: arguments.fuse_threads.into(),
         spin: Duration::from_micros(arguments.spin_us.into()),
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
+        patience: arguments.patience.map_or(Duration::MAX, Duration::from_secs),
     })
 }
 

@@ -1,4 +1,5 @@
-//! `copper stop`: ends what one launch has started on this machine, dead or alive, and nothing else.
+//! `copper stop`: ends what one launch has started, dead or alive, and nothing else: on this machine,
+//! or, where the launch was written down here, on all of its hosts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,10 @@ use anyhow::Context;
 use clap::Args;
 use copper_fuse::mount_point::{resolve, unmount_any_copper, unmount_dead};
 use copper_fuse::{MountTable, Unmounted};
-use copper_launcher::{Instances, Listed, Process};
+use copper_launcher::job::host_name;
+use copper_launcher::{Instances, Line, Listed, Process, Said};
 
-use super::{one_line, print, say};
+use super::{one_line, print, say, stop_hosts};
 
 /// How long daemons may take to unmount and end before they are killed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -25,14 +27,62 @@ pub(super) struct StopArguments {
     /// Accepted as the launcher's; logs stay where they are
     #[arg(long, short = 'd', value_name = "DIR")]
     log_dir: Option<PathBuf>,
+
+    /// On this machine only, and tell whoever asks for it
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+/// What was found on a machine, and is not there any more.
+#[derive(Default)]
+struct Stopped {
+    alive: usize,
+    dead: usize,
+    problems: Vec<String>,
 }
 
 pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
     let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
     let directory = std::path::absolute(&directory)
         .with_context(|| format!("{} is no path", directory.display()))?;
+    if arguments.here {
+        return stop_for_head(&directory);
+    }
     let instances = Instances::open()?;
-    let listed = instances.under(&directory)?;
+    if let Some(launch) = instances.read_launch(&directory)? {
+        return stop_hosts::run(&instances, &launch);
+    }
+    let stopped = stop_here(&directory)?;
+    for problem in &stopped.problems {
+        say(&format!("copper: {problem}"));
+    }
+    if !stopped.problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    match (stopped.alive, stopped.dead) {
+        (0, 0) => print(&format!("nothing was running under {}", directory.display()))?,
+        (alive, 0) => print(&format!("{alive} ranks stopped"))?,
+        (alive, dead) => print(&format!("{alive} ranks stopped, {dead} dead ones cleaned up"))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// On one host of a launch: the result goes to the head, as a line.
+fn stop_for_head(directory: &Path) -> anyhow::Result<ExitCode> {
+    let said = match stop_here(directory) {
+        Ok(Stopped { alive, dead, problems }) if problems.is_empty() => {
+            Said::Stopped { alive, dead }
+        }
+        Ok(Stopped { problems, .. }) => Said::Failed { reason: problems.join("; ") },
+        Err(error) => Said::Failed { reason: one_line(&error) },
+    };
+    print(&Line { host: host_name(), rank: None, said }.print())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop_here(directory: &Path) -> anyhow::Result<Stopped> {
+    let instances = Instances::open()?;
+    let listed = instances.under(directory)?;
     let mut problems = end_all(&listed);
     let mut kept: BTreeSet<PathBuf> = BTreeSet::new();
 
@@ -49,26 +99,15 @@ pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
             problems.push(one_line(&error.into()));
         }
     }
-    let strays = remove_strays(&instances, &directory, &known, &mut problems)?;
+    let strays = remove_strays(&instances, directory, &known, &mut problems)?;
     let ours = listed.iter().filter(|it| it.instance.mount_point_created);
     let mut points: BTreeSet<PathBuf> = ours.map(|it| it.instance.mount.clone()).collect();
     let alive = listed.iter().filter(|it| it.alive).count();
     let dead = listed.len() - alive + strays.len();
     points.extend(strays);
-    remove_mount_points(&directory, &points);
+    remove_mount_points(directory, &points);
 
-    for problem in &problems {
-        say(&format!("copper: {problem}"));
-    }
-    if !problems.is_empty() {
-        return Ok(ExitCode::FAILURE);
-    }
-    match (alive, dead) {
-        (0, 0) => print(&format!("nothing was running under {}", directory.display()))?,
-        (_, 0) => print(&format!("{alive} ranks stopped"))?,
-        (_, _) => print(&format!("{alive} ranks stopped, {dead} dead ones cleaned up"))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Stopped { alive, dead, problems })
 }
 
 fn end_all(listed: &[Listed]) -> Vec<String> {

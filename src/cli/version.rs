@@ -1,5 +1,10 @@
 //! `copper --version`: this, and the libfabric that it runs on.
 
+/// What all ranks of a job have to have in common.
+pub(super) fn short() -> String {
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), env!("COPPER_REVISION"))
+}
+
 /// The version with what matters to whoever reports a problem.
 pub(super) fn long() -> String {
     let versions = copper_ofi::versions();
@@ -10,9 +15,8 @@ pub(super) fn long() -> String {
         versions.providers.join(", ")
     };
     format!(
-        "{} ({})\nlibfabric {}.{} (compiled against {}.{})\nproviders: {providers}",
-        env!("CARGO_PKG_VERSION"),
-        env!("COPPER_REVISION"),
+        "{}\nlibfabric {}.{} (compiled against {}.{})\nproviders: {providers}",
+        short(),
         runtime.0,
         runtime.1,
         compiled.0,
