@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod engine_thread;
+mod progress;
 pub(crate) mod refreshing;
 mod report;
 mod resident;
@@ -105,6 +106,9 @@ pub(crate) enum End {
     EngineLost,
 }
 
+/// Counts the ranks that are ready: the root of the first tree.
+const COUNTING_ROOT: Rank = Rank(0);
+
 /// How often a rank that waits for its parent looks whether it is to end.
 const PARENT_POLL: Duration = Duration::from_millis(50);
 
@@ -130,6 +134,11 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     std::env::set_current_dir("/").context("cannot enter /")?;
     let guardian = guardian();
     let reporter = Arc::new(Reporter::new(&plan));
+    if let Some(ready) = ready
+        && rank == COUNTING_ROOT
+    {
+        progress::tell(ready.clone(), Arc::clone(&reporter)).context("cannot start a thread")?;
+    }
     let mut started = start(plan, claim, guardian, &reporter, ends, &ended)?;
     if let Some(ready) = ready
         && let Err(error) = ready.ready(rank, started.mounted.point())

@@ -1,13 +1,13 @@
-//! What two ranks say to each other once the handshake is done: still alive, how many ranks are
+//! What two ranks say to each other once the handshake is done: still alive, which ranks are
 //! ready, shut down, look at the source anew.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use copper_proto::limits::PATH_BYTES_MAX;
-use copper_proto::{Epoch, LinkId, Tick, ViewPath};
+use copper_proto::{Epoch, Tick, ViewPath};
 
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
+use crate::rank_set::RankSlice;
 use crate::refresh::{RefreshError, Tally};
 
 const HEARTBEAT: u8 = 16;
@@ -56,10 +56,10 @@ impl Default for Pace {
 pub enum ControlMessage {
     /// The sender lives.
     Heartbeat,
-    /// To a parent: how many ranks at or below the sender are ready.
+    /// To a parent: which ranks at or below the sender are ready, of those that the slice is about.
     Ready {
-        /// Ranks.
-        count: u32,
+        /// These, and no others.
+        ranks: RankSlice,
     },
     /// To a child: end, and tell your own children.
     Shutdown,
@@ -105,7 +105,7 @@ impl ControlMessage {
     pub fn encode(&self) -> Frame {
         match self {
             ControlMessage::Heartbeat => FrameWriter::new(HEARTBEAT).finish(),
-            ControlMessage::Ready { count } => FrameWriter::new(READY).u32(*count).finish(),
+            ControlMessage::Ready { ranks } => ranks.encode(FrameWriter::new(READY)).finish(),
             ControlMessage::Shutdown => FrameWriter::new(SHUTDOWN).finish(),
             ControlMessage::Joined { epoch } => FrameWriter::new(JOINED).u64(epoch.0).finish(),
             ControlMessage::WantRefresh { request, path } => {
@@ -136,7 +136,7 @@ impl ControlMessage {
         let mut fields = Fields::new(frame.body(), "control message");
         let message = match frame.kind() {
             HEARTBEAT => ControlMessage::Heartbeat,
-            READY => ControlMessage::Ready { count: fields.u32()? },
+            READY => ControlMessage::Ready { ranks: RankSlice::decode(&mut fields)? },
             SHUTDOWN => ControlMessage::Shutdown,
             JOINED => ControlMessage::Joined { epoch: Epoch(fields.u64()?) },
             WANT_REFRESH => {
@@ -223,36 +223,10 @@ impl Pulse {
     }
 }
 
-/// How many ranks at or below this one are ready.
-#[derive(Debug, Default)]
-pub(crate) struct Readiness {
-    own: bool,
-    below: HashMap<LinkId, u32>,
-}
-
-impl Readiness {
-    pub(crate) fn set_own(&mut self) {
-        self.own = true;
-    }
-
-    pub(crate) fn set_below(&mut self, link: LinkId, count: u32) {
-        self.below.insert(link, count);
-    }
-
-    pub(crate) fn forget(&mut self, link: LinkId) {
-        self.below.remove(&link);
-    }
-
-    /// At most `size`: a rank that changes its parent may for a moment be counted twice.
-    pub(crate) fn total(&self, size: u32) -> u32 {
-        let below = self.below.values().fold(0_u32, |sum, &count| sum.saturating_add(count));
-        below.saturating_add(u32::from(self.own)).min(size)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rank_set::RankSet;
     use copper_proto::{Dropped, Rank};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -264,10 +238,14 @@ mod tests {
         let dropped = Dropped { entries: 1, directories: 2, blocks: 3, bytes: u64::MAX };
         let missing: Vec<Rank> = (0..1000).map(Rank).collect();
         let tally = Tally::new(7, dropped, missing, 3);
+        let mut ready = RankSet::new(10_624);
+        for rank in [1, 17, 10_623] {
+            ready.insert(Rank(rank));
+        }
         let failed = Err(RefreshError::NoParent { rank: Rank(9) });
         let messages = [
             ControlMessage::Heartbeat,
-            ControlMessage::Ready { count: 10_624 },
+            ControlMessage::Ready { ranks: ready.slice(0) },
             ControlMessage::Shutdown,
             ControlMessage::Joined { epoch: Epoch(u64::MAX) },
             ControlMessage::WantRefresh { request: 7, path: ViewPath::root() },
@@ -306,18 +284,5 @@ mod tests {
         pulse.on_heard(start + 3 * SECOND);
         assert_eq!(pulse.beat(&pace, start + 7 * SECOND), Beat::Send);
         assert_eq!(pulse.beat(&pace, start + 8 * SECOND), Beat::Dead);
-    }
-
-    #[test]
-    fn readiness_adds_up_and_stays_within_the_job() {
-        let mut readiness = Readiness::default();
-        readiness.set_below(LinkId(1), 3);
-        readiness.set_below(LinkId(2), 2);
-        assert_eq!(readiness.total(8), 5);
-        readiness.set_own();
-        readiness.set_below(LinkId(2), u32::MAX);
-        assert_eq!(readiness.total(8), 8);
-        readiness.forget(LinkId(2));
-        assert_eq!(readiness.total(8), 4);
     }
 }

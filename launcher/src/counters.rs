@@ -40,6 +40,10 @@ counters! {
     handshakes_pending,
     /// Links that are up.
     links,
+    /// Control messages sent over links, without heartbeats.
+    control_sent,
+    /// Control messages received over links, without heartbeats.
+    control_received,
     /// Heartbeats that did not come in time.
     heartbeats_missed,
     /// Own attempts to reach a parent that failed.

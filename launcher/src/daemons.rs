@@ -161,6 +161,8 @@ impl Daemon {
             (Ok(Report::Failed { error }), State::Waiting | State::Ready(_)) => {
                 self.state = State::Failed(Failure::Said(error));
             }
+            // Each rank is waited for by itself.
+            (Ok(Report::Progress { .. }), _) => {}
             // Said before it took the channel over, or after its end was known.
             (Ok(Report::Ready { .. } | Report::Failed { .. }) | Err(_), _) => {
                 debug!(rank = %self.rank, "a line that is no report");

@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use copper_proto::Tick;
 
 use crate::ascent::Loss;
-use crate::connection::Connection;
+use crate::channel::{Channel, Heard};
 use crate::control::{Beat, ControlMessage, Pace, Pulse};
 use crate::counters::Counters;
-use crate::frame::Arrival;
 use crate::refusal::HandshakeError;
 
 /// Frames read from one connection in one turn, so that nobody is starved by one that sends
@@ -60,27 +59,24 @@ impl LinkEnd {
 
 /// Everything that has arrived on a link, up to a bound; and its end, if it has come.
 pub(crate) fn hear(
-    connection: &mut Connection,
+    channel: &mut Channel,
     pulse: &mut Pulse,
     now: Tick,
 ) -> (Vec<ControlMessage>, Option<LinkEnd>) {
     let mut messages = Vec::new();
-    if let Err(error) = connection.flush() {
+    if let Err(error) = channel.flush() {
         return (messages, Some(LinkEnd::closed(short(&error))));
     }
     while messages.len() < FRAMES_PER_TURN {
-        let end = match connection.receive() {
-            Ok(Arrival::Frame(frame)) => match ControlMessage::decode(&frame) {
-                Ok(message) => {
-                    pulse.on_heard(now);
-                    messages.push(message);
-                    continue;
-                }
-                Err(_) => LinkEnd::nonsense(),
-            },
-            Ok(Arrival::Nothing) => return (messages, None),
-            Ok(Arrival::End) => LinkEnd::closed("it closed the connection"),
-            Ok(Arrival::Malformed(_)) => LinkEnd::nonsense(),
+        let end = match channel.receive() {
+            Ok(Heard::Message(message)) => {
+                pulse.on_heard(now);
+                messages.push(message);
+                continue;
+            }
+            Ok(Heard::Nothing) => return (messages, None),
+            Ok(Heard::End) => LinkEnd::closed("it closed the connection"),
+            Ok(Heard::Malformed) => LinkEnd::nonsense(),
             Err(error) => LinkEnd::closed(short(&error)),
         };
         return (messages, Some(end));
@@ -90,7 +86,7 @@ pub(crate) fn hear(
 
 /// Sends a heartbeat if one is due. Returns when to come again.
 pub(crate) fn keep_alive(
-    connection: &mut Connection,
+    channel: &mut Channel,
     pulse: &mut Pulse,
     pace: &Pace,
     counters: &Counters,
@@ -100,8 +96,8 @@ pub(crate) fn keep_alive(
     loop {
         match pulse.beat(pace, now) {
             Beat::Rest(until) => return Ok(until),
-            Beat::Send => connection
-                .send(&ControlMessage::Heartbeat.encode())
+            Beat::Send => channel
+                .send(&ControlMessage::Heartbeat)
                 .map_err(|error| LinkEnd::closed(short(&error)))?,
             Beat::Dead => {
                 let reason = format!("it has been silent for {} s", pace.silence.as_secs_f32());

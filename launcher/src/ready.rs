@@ -3,6 +3,7 @@
 //! ```text
 //! daemon                                        launcher
 //!   {"ready":true,"rank":2,"mount":"/m/2"} ──▶
+//!   {"progress":{"ready":5,"size":8,…}}    ──▶   (rank 0, until all are ready)
 //!   or {"error":"…"}                       ──▶
 //! ```
 //! Until the launch is complete ([`crate::release`]) the daemon hangs on the launcher: if that dies
@@ -13,8 +14,8 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use copper_proto::Rank;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,12 @@ pub const READY_FD: u32 = 1;
 /// The longest reason. The rest is cut off.
 const ERROR_BYTES_MAX: usize = 16 << 10;
 
-/// A daemon's channel to its launcher.
-#[derive(Debug)]
+/// A daemon's channel to its launcher. Its clones lead to the same.
+#[derive(Clone, Debug)]
 pub struct ReadyPipe {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
+    /// A line at a time.
+    turn: Arc<Mutex<()>>,
     /// The daemon is on its way out and does not want to hear that the launcher is gone.
     settled: Arc<AtomicBool>,
 }
@@ -42,6 +45,20 @@ pub struct ReadyPipe {
 pub(crate) enum Report {
     Ready { ready: bool, rank: u32, mount: String },
     Failed { error: String },
+    Progress { progress: ProgressReport },
+}
+
+/// How far the job has come, as rank 0 tells the launcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressReport {
+    /// Ranks that are ready.
+    pub ready: u32,
+    /// Ranks of the job.
+    pub size: u32,
+    /// Links between rank 0 and the rank that is furthest from it.
+    pub depth: u32,
+    /// The first of those that are not ready, in order.
+    pub missing: Vec<u32>,
 }
 
 impl ReadyPipe {
@@ -70,7 +87,8 @@ impl ReadyPipe {
                 Ok(released) => released.is_some_and(|released| released.wait()),
                 Err(_) => false,
             };
-            if !released && !settled.load(SeqCst) {
+            // Whatever has come of it, nobody listens any more.
+            if !settled.swap(true, SeqCst) && !released {
                 on_abandoned();
             }
         };
@@ -88,6 +106,16 @@ impl ReadyPipe {
         self.send(&Report::Ready { ready: true, rank: rank.0, mount })
     }
 
+    /// The job has come so far. False if nobody listens any more: the launch is complete, or over.
+    pub fn progress(&self, progress: ProgressReport) -> bool {
+        !self.is_settled() && self.send(&Report::Progress { progress }).is_ok()
+    }
+
+    /// Whether the launch is complete, or over.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(SeqCst)
+    }
+
     /// The daemon cannot come up, for this reason, and ends now.
     pub fn failed(&self, reason: &str) {
         self.settled.store(true, SeqCst);
@@ -103,13 +131,14 @@ impl ReadyPipe {
     fn send(&self, report: &Report) -> Result<(), ReadyError> {
         let mut line = serde_json::to_vec(report).expect("numbers and text");
         line.push(b'\n');
-        (&self.stream).write_all(&line).map_err(ReadyError::Gone)
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (&*self.stream).write_all(&line).map_err(ReadyError::Gone)
     }
 }
 
 impl From<UnixStream> for ReadyPipe {
     fn from(stream: UnixStream) -> ReadyPipe {
-        ReadyPipe { stream, settled: Arc::new(AtomicBool::new(false)) }
+        ReadyPipe { stream: Arc::new(stream), turn: Arc::default(), settled: Arc::default() }
     }
 }
 
@@ -182,6 +211,21 @@ mod tests {
         drop(launcher);
         assert_eq!(abandoned.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Disconnected));
         drop(pipe);
+    }
+
+    #[test]
+    fn progress_is_told_until_the_launch_is_complete() {
+        let (release, mut launcher, pipe, abandoned) = watched();
+        let progress = ProgressReport { ready: 5, size: 8, depth: 2, missing: vec![3, 6, 7] };
+        assert!(pipe.progress(progress.clone()));
+        release.release().expect("the daemon is there");
+        assert_eq!(abandoned.recv_timeout(BOUND), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert!(!pipe.progress(progress), "nobody listens any more");
+        drop(pipe);
+        let mut line = String::new();
+        launcher.read_to_string(&mut line).expect("a line");
+        let expected = r#"{"progress":{"ready":5,"size":8,"depth":2,"missing":[3,6,7]}}"#;
+        assert_eq!(line, format!("{expected}\n"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::AcqRel;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,7 @@ use crate::counters::RendezvousCounters;
 use crate::handshake::{FABRIC_ADDRESS_BYTES_MAX, Identity, Offer, PROVIDER_BYTES_MAX, PeerHello};
 use crate::job::Job;
 use crate::peers::{Peers, PeersError};
+use crate::readiness::Progress;
 use crate::refresh::{REFRESH_BOUND, RefreshError, RefreshResult, RunId};
 use crate::refusal::HandshakeError;
 use crate::secret::Secret;
@@ -111,6 +112,7 @@ pub struct Rendezvous {
     thread: Mutex<Option<JoinHandle<()>>>,
     address: SocketAddr,
     rank: Rank,
+    depth: u32,
 }
 
 impl Rendezvous {
@@ -135,6 +137,7 @@ impl Rendezvous {
         {
             return Err(RendezvousError::Offer);
         }
+        let depth = depth_of(&settings.forest);
         let mut addresses = HashMap::new();
         let mut ways = Vec::new();
         for (index, tree) in settings.forest.trees() {
@@ -178,7 +181,7 @@ impl Rendezvous {
             .name("rendezvous".to_owned())
             .spawn(move || service.run())
             .map_err(failed)?;
-        Ok(Rendezvous { shared, thread: Mutex::new(Some(thread)), address, rank })
+        Ok(Rendezvous { shared, thread: Mutex::new(Some(thread)), address, rank, depth })
     }
 
     /// Where it listens.
@@ -224,7 +227,22 @@ impl Rendezvous {
 
     /// Ranks at or below this one in the first tree that are ready; at its root, of the whole job.
     pub fn ready_ranks(&self) -> u32 {
-        self.shared.ready_ranks.load(Relaxed)
+        self.progress().ready
+    }
+
+    /// How far this rank and all below it in the first tree have come; at its root, the whole job.
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ranks at or below this one that are not ready, in order: as many as are named.
+    pub fn missing(&self) -> Vec<Rank> {
+        self.progress().missing
+    }
+
+    /// Links between the root of the first tree and the rank that is furthest from it.
+    pub fn depth(&self) -> u32 {
+        self.depth
     }
 
     /// Has every rank of the job look at the source anew, at and below a path; waits until all have
@@ -262,6 +280,13 @@ impl Rendezvous {
             let _ = thread.join();
         }
     }
+}
+
+fn depth_of(forest: &Forest) -> u32 {
+    let tree = forest.tree(TreeIndex(0)).expect("every job has this one");
+    // Ranks are numbered from the root of the first tree on, level by level.
+    let above = tree.ancestors(Rank(forest.size() - 1)).count();
+    u32::try_from(above).expect("fewer than ranks")
 }
 
 impl Drop for Rendezvous {

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,11 +22,13 @@ use copper_proto::{Dropped, LinkId, Rank, Tick, TreeIndex, ViewPath};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::ascent::Ascent;
+use crate::channel::Channel;
 use crate::connection::Connection;
-use crate::control::{ControlMessage, Pace, Pulse, Readiness};
+use crate::control::{ControlMessage, Pace, Pulse};
 use crate::counters::{Counters, Refused};
 use crate::handshake::{Acceptor, Dialer, Identity};
 use crate::link::keep_alive;
+use crate::readiness::{Progress, Readiness};
 use crate::refresh::{RefreshResult, Refreshes, RunId};
 use crate::rendezvous::{Events, RendezvousError};
 
@@ -69,8 +71,8 @@ pub(crate) enum Join {
 pub(crate) struct Shared {
     pub(crate) commands: AtomicU8,
     pub(crate) orders: Mutex<Vec<Order>>,
-    pub(crate) ready_ranks: AtomicU32,
-    pub(crate) counters: Counters,
+    pub(crate) progress: Mutex<Progress>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) join: Mutex<Join>,
     pub(crate) joined: Condvar,
     waker: UnixStream,
@@ -81,8 +83,8 @@ impl Shared {
         Shared {
             commands: AtomicU8::new(0),
             orders: Mutex::new(Vec::new()),
-            ready_ranks: AtomicU32::new(0),
-            counters: Counters::default(),
+            progress: Mutex::default(),
+            counters: Arc::default(),
             join: Mutex::new(Join::Pending),
             joined: Condvar::new(),
             waker,
@@ -112,7 +114,7 @@ struct Newcomer {
 
 /// A link to a rank below.
 struct Child {
-    connection: Connection,
+    channel: Channel,
     rank: Rank,
     tree: TreeIndex,
     link: LinkId,
@@ -134,7 +136,7 @@ enum Uplink {
     None,
     Connecting { rank: Rank, connection: Connection, deadline: Tick },
     Greeting { rank: Rank, connection: Connection, dialer: Box<Dialer>, deadline: Tick },
-    Up { rank: Rank, link: LinkId, connection: Connection, pulse: Pulse, told: u32 },
+    Up { rank: Rank, link: LinkId, channel: Channel, pulse: Pulse },
 }
 
 impl Drop for Service {
@@ -204,6 +206,8 @@ impl Service {
             uplink: Uplink::None,
         });
         let ways = ways.collect();
+        let counting = identity.forest.tree(COUNTING_TREE).expect("every job has this one");
+        let readiness = Readiness::new(identity.rank, &counting);
         Service {
             identity,
             listener,
@@ -217,7 +221,7 @@ impl Service {
             ways,
             children: Vec::new(),
             newcomers: Vec::new(),
-            readiness: Readiness::default(),
+            readiness,
             refreshes: Refreshes::default(),
             links_given: 0,
             accept_after: start,
@@ -235,7 +239,7 @@ impl Service {
             let rest = rest.min(self.attend_refreshes(self.now()));
             let pending = self.newcomers.len() as u64;
             self.shared.counters.handshakes_pending.store(pending, Relaxed);
-            self.tell_readiness();
+            let rest = rest.min(self.tell_readiness(self.now()));
             let signs = self.wait(rest);
             let now = self.now();
             for (way, _) in signs.uplinks.iter().enumerate().filter(|(_, sign)| **sign) {
@@ -259,7 +263,7 @@ impl Service {
         let commands = self.shared.commands.swap(0, AcqRel);
         if Command::SET_READY.among(commands) {
             self.readiness.set_own();
-            self.tell_readiness();
+            self.tell_readiness(self.now());
         }
         if Command::SHUTDOWN_CHILDREN.among(commands) {
             self.shut_children_down();
@@ -280,13 +284,15 @@ impl Service {
         fds.extend(self.ways.iter().filter_map(|way| match &way.uplink {
             Uplink::None => None,
             Uplink::Connecting { connection, .. } => Some(PollFd::new(connection, PollFlags::OUT)),
-            Uplink::Greeting { connection, .. } | Uplink::Up { connection, .. } => {
+            Uplink::Greeting { connection, .. } => {
                 Some(PollFd::new(connection, connection.interest()))
             }
+            Uplink::Up { channel, .. } => Some(PollFd::new(channel, channel.interest())),
         }));
-        let below = self.children.iter().map(|child| &child.connection);
+        let below = self.children.iter().map(|child| &child.channel);
+        fds.extend(below.map(|it| PollFd::new(it, it.interest())));
         let strangers = self.newcomers.iter().map(|newcomer| &newcomer.connection);
-        fds.extend(below.chain(strangers).map(|it| PollFd::new(it, it.interest())));
+        fds.extend(strangers.map(|it| PollFd::new(it, it.interest())));
         // Interrupted by a signal: nobody has a sign, and the loop comes round again.
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
         let mut signs = fds.iter().map(|fd| !fd.revents().is_empty());
@@ -310,7 +316,7 @@ impl Service {
         let mut next = if now < self.accept_after { self.accept_after } else { Tick::NEVER };
         for mut child in std::mem::take(&mut self.children) {
             match keep_alive(
-                &mut child.connection,
+                &mut child.channel,
                 &mut child.pulse,
                 &self.pace,
                 &self.shared.counters,
@@ -346,16 +352,17 @@ impl Service {
         self.shared.counters.links.fetch_add(1, Relaxed);
     }
 
-    fn tell_readiness(&mut self) {
-        let count = self.readiness.total(self.identity.forest.size());
-        self.shared.ready_ranks.store(count, Relaxed);
-        let way = self.ways.iter_mut().find(|way| way.tree == COUNTING_TREE);
-        if let Some(Way { uplink: Uplink::Up { connection, told, .. }, .. }) = way
-            && *told != count
-        {
-            *told = count;
-            // A failure shows itself again at the next heartbeat, which takes the link down.
-            let _ = connection.send(&ControlMessage::Ready { count }.encode());
+    /// Returns when there is something to tell next.
+    fn tell_readiness(&mut self, now: Tick) -> Tick {
+        let progress = self.readiness.progress();
+        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        let way = self.ways.iter().find(|way| way.tree == COUNTING_TREE);
+        if !way.is_some_and(|way| matches!(way.uplink, Uplink::Up { .. })) {
+            return Tick::NEVER;
         }
+        for ranks in self.readiness.news(now) {
+            self.tell_parent(&ControlMessage::Ready { ranks });
+        }
+        self.readiness.next_due()
     }
 }

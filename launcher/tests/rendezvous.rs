@@ -310,6 +310,60 @@ fn a_tree_comes_up_in_any_order_and_the_root_counts_everybody() {
     }
 }
 
+/// Control messages that a rank has sent and received.
+fn told_and_heard(node: &Node) -> (u64, u64) {
+    let counters = node.counters();
+    (counters.control_sent, counters.control_received)
+}
+
+#[test]
+fn what_a_rank_sends_while_the_job_comes_up_does_not_depend_on_the_number_of_ranks() {
+    for size in [8, 64] {
+        let mut job = Ranks::new(size);
+        let start_time = Instant::now();
+        // The last first: who is above has children that wait.
+        let nodes = job.start_all((0..size).rev());
+        all_ready(&nodes);
+        // To each parent: that it has joined, the first news, the last, and what the pauses let
+        // through, 20 ms to begin with, then 40 ms and so on to half a second.
+        let pauses = 5 + 2 * start_time.elapsed().as_millis() as u64 / 1000;
+        let bound = 3 + pauses;
+        for (rank, node) in nodes.iter().enumerate() {
+            let (told, heard) = told_and_heard(node);
+            let (above, below) = (u64::from(rank > 0), node.counters().links);
+            assert!(told <= above * bound, "rank {rank} of {size} has sent {told}");
+            assert!(heard <= below * bound, "rank {rank} of {size} has heard {heard}");
+            assert_eq!(node.counters().handshakes, below, "rank {rank} of {size}");
+        }
+        assert_eq!(nodes[0].rendezvous.depth(), size.ilog2(), "a binary tree");
+    }
+}
+
+#[test]
+fn the_root_names_the_ranks_that_are_not_ready() {
+    let mut job = Ranks::new(8);
+    let nodes: Vec<Node> = (0..8).map(|rank| job.start(rank)).collect();
+    for (rank, node) in nodes.iter().enumerate() {
+        node.rendezvous.wait_for_parent().expect("its parent is there");
+        if ![0, 3, 6].contains(&rank) {
+            node.rendezvous.set_ready();
+        }
+    }
+    let missing = |expected: &[u32]| {
+        let expected: Vec<Rank> = expected.iter().copied().map(Rank).collect();
+        until("the missing are named", || nodes[0].rendezvous.missing() == expected);
+    };
+    missing(&[0, 3, 6]);
+    assert_eq!(nodes[0].rendezvous.ready_ranks(), 5);
+    for rank in [0, 3, 6] {
+        nodes[rank].rendezvous.set_ready();
+    }
+    missing(&[]);
+    // 3 and 7 go with 3's end; 7 finds another way.
+    nodes[3].rendezvous.stop();
+    missing(&[3]);
+}
+
 #[test]
 fn a_child_that_is_earlier_than_its_parent_s_port_waits_for_it() {
     let mut job = Ranks::new(2);
@@ -542,7 +596,7 @@ fn a_rank_that_does_not_belong_is_told_why_at_once() {
         (
             |it| it.version = 1,
             |it| it.refused_version,
-            "rank 0 speaks protocol 2, this is protocol 1: all ranks must run the same copper",
+            "rank 0 speaks protocol 3, this is protocol 1: all ranks must run the same copper",
         ),
         (
             |it| it.offer.provider = "shm".to_owned(),

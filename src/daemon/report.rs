@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use copper_engine::Counters;
 use copper_fuse::{CounterValues, Mounted};
-use copper_launcher::{Job, Rendezvous, job::host_name};
+use copper_launcher::{Job, Progress, Rendezvous, job::host_name};
 use copper_proto::{Forest, Rank};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -83,6 +83,13 @@ impl Reporter {
         let _first = self.rendezvous.set(Arc::downgrade(rendezvous));
     }
 
+    /// How far this rank and all below it have come, and the depth of the tree; `None` before this
+    /// rank looks for its parent.
+    pub(super) fn progress(&self) -> Option<(Progress, u32)> {
+        let rendezvous = self.rendezvous.get().and_then(Weak::upgrade)?;
+        Some((rendezvous.progress(), rendezvous.depth()))
+    }
+
     /// The rank as one JSON object.
     pub(super) fn report(&self) -> Value {
         let trees: Vec<TreeReport> = self.trees().collect();
@@ -98,6 +105,7 @@ impl Reporter {
             "parent": trees[0].parent,
             "trees": trees,
             "fanout": self.forest.fanout(),
+            "progress": self.progress_report(),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
             "source": self.source_report(),
@@ -231,6 +239,17 @@ impl Reporter {
         })
     }
 
+    /// Of the root of the first tree, which counts everybody.
+    fn progress_report(&self) -> Option<Value> {
+        let (progress, depth) = self.progress().filter(|_| self.rank == super::COUNTING_ROOT)?;
+        Some(json!({
+            "ready": progress.ready,
+            "size": progress.size,
+            "depth": depth,
+            "missing": progress.missing.iter().map(|rank| rank.0).collect::<Vec<_>>(),
+        }))
+    }
+
     fn links_report(&self) -> Value {
         let rendezvous = self.rendezvous.get().and_then(Weak::upgrade);
         let counters = rendezvous.as_ref().map(|rendezvous| rendezvous.counters());
@@ -239,6 +258,7 @@ impl Reporter {
             "ready_ranks": rendezvous.as_ref().map(|rendezvous| rendezvous.ready_ranks()),
             "handshakes": counters.as_ref().map(|counters| counters.handshakes),
             "refused_connections": counters.as_ref().map(|counters| counters.refused_connections),
+            "tcp": counters,
         })
     }
 }

@@ -62,8 +62,13 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it, with nothing to read.
     pub(crate) fn start(command: &mut Command) -> Running {
+        Running::start_saying(command, Stdio::piped())
+    }
+
+    /// The same, with its standard output there.
+    pub(crate) fn start_saying(command: &mut Command, stdout: Stdio) -> Running {
         let what = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
         // It is not reaped before `finish` or the drop, so the number is its own.
         let process = Process::of(child.id()).expect("it was started above");

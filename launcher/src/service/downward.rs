@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::refreshing::refuse_refresh;
 use super::{COUNTING_TREE, Child, Newcomer, Service};
+use crate::channel::Channel;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
 use crate::counters::Refused;
@@ -155,8 +156,10 @@ impl Service {
         self.link_counted();
         self.events.child_up(LinkUp { link, peer });
         let pulse = Pulse::new(&self.pace, now);
-        let mut child = Child { connection: newcomer.connection, rank, tree, link, pulse };
-        match welcome.map_or(Ok(()), |welcome| child.connection.send(welcome)) {
+        let welcomed = welcome.map_or(Ok(()), |welcome| newcomer.connection.send(welcome));
+        let channel = Channel::new(newcomer.connection, &self.shared.counters);
+        let child = Child { channel, rank, tree, link, pulse };
+        match welcomed {
             Ok(()) => self.children.push(child),
             Err(error) => self.child_down(&child, &error.to_string()),
         }
@@ -168,13 +171,15 @@ impl Service {
                 self.children.push(child);
                 continue;
             }
-            let (messages, mut end) = hear(&mut child.connection, &mut child.pulse, now);
+            let (messages, mut end) = hear(&mut child.channel, &mut child.pulse, now);
             for message in messages {
                 match message {
                     ControlMessage::Heartbeat => {}
                     // The other trees' links carry heartbeats only.
                     _ if child.tree != COUNTING_TREE => end = Some(LinkEnd::nonsense()),
-                    ControlMessage::Ready { count } => self.readiness.set_below(child.link, count),
+                    ControlMessage::Ready { ranks } => {
+                        self.readiness.set_below(child.link, &ranks);
+                    }
                     ControlMessage::Joined { epoch } => self.on_joined(&mut child, epoch, now),
                     ControlMessage::WantRefresh { request, path } => {
                         // Refused at once, it is answered before the child is back in its place.
@@ -207,10 +212,9 @@ impl Service {
     }
 
     pub(super) fn shut_children_down(&mut self) {
-        let frame = ControlMessage::Shutdown.encode();
         for child in &mut self.children {
             // Best effort: a child that cannot be told will lose its parent and be ended otherwise.
-            let _ = child.connection.send(&frame);
+            let _ = child.channel.send(&ControlMessage::Shutdown);
         }
     }
 }

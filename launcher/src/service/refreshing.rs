@@ -107,10 +107,9 @@ impl Service {
         let bound_ms = bound_below(run.deadline, now);
         let message =
             ControlMessage::Refresh { epoch: run.epoch, bound_ms, path: run.path.clone() };
-        let frame = message.encode();
         for child in self.children.iter_mut().filter(|child| child.tree == COUNTING_TREE) {
             // A failure shows itself again at the next heartbeat, which takes the link down.
-            let _ = child.connection.send(&frame);
+            let _ = child.channel.send(&message);
         }
     }
 
@@ -126,9 +125,7 @@ impl Service {
         let bound_ms = bound_below(self.refreshes.next_due().min(now + REFRESH_BOUND), now);
         let path = ViewPath::root();
         // As above.
-        let _ = child
-            .connection
-            .send(&ControlMessage::Refresh { epoch: known, bound_ms, path }.encode());
+        let _ = child.channel.send(&ControlMessage::Refresh { epoch: known, bound_ms, path });
     }
 
     pub(super) fn answer_refresh(&mut self, requester: Requester, result: RefreshResult) {
@@ -138,7 +135,7 @@ impl Service {
             Requester::Child(link, request) => {
                 if let Some(child) = self.children.iter_mut().find(|child| child.link == link) {
                     let message = ControlMessage::RefreshEnded { request, result };
-                    let _ = child.connection.send(&message.encode());
+                    let _ = child.channel.send(&message);
                 }
             }
         }
@@ -150,8 +147,9 @@ impl Service {
     }
 
     pub(super) fn tell_parent(&mut self, message: &ControlMessage) {
-        if let Some(Way { uplink: Uplink::Up { connection, .. }, .. }) = self.way_up() {
-            let _ = connection.send(&message.encode());
+        if let Some(Way { uplink: Uplink::Up { channel, .. }, .. }) = self.way_up() {
+            // A failure shows itself again at the next heartbeat, which takes the link down.
+            let _ = channel.send(message);
         }
     }
 }
@@ -159,5 +157,5 @@ impl Service {
 /// For a child that is just being served.
 pub(super) fn refuse_refresh(child: &mut Child, request: u32, error: RefreshError) {
     let message = ControlMessage::RefreshEnded { request, result: Err(error) };
-    let _ = child.connection.send(&message.encode());
+    let _ = child.channel.send(&message);
 }

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{COUNTING_TREE, Join, Service, Uplink, Way};
 use crate::ascent::Turn;
+use crate::channel::Channel;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
 use crate::frame::Arrival;
@@ -27,8 +28,8 @@ impl Service {
                 let rank = *rank;
                 self.attempt_failed(way, rank, Reason::Silent, now);
             }
-            Uplink::Up { connection, pulse, .. } => {
-                match keep_alive(connection, pulse, &pace, &shared.counters, now) {
+            Uplink::Up { channel, pulse, .. } => {
+                match keep_alive(channel, pulse, &pace, &shared.counters, now) {
                     Ok(due) => return due,
                     Err(end) => self.parent_down(way, &end, now),
                 }
@@ -81,9 +82,9 @@ impl Service {
                     self.attempt_failed(way, rank, reason, now);
                 }
             }
-            Uplink::Up { rank, link, mut connection, mut pulse, told } => {
-                let heard = hear(&mut connection, &mut pulse, now);
-                self.ways[way].uplink = Uplink::Up { rank, link, connection, pulse, told };
+            Uplink::Up { rank, link, mut channel, mut pulse } => {
+                let heard = hear(&mut channel, &mut pulse, now);
+                self.ways[way].uplink = Uplink::Up { rank, link, channel, pulse };
                 self.heed_parent(way, heard, now);
             }
         }
@@ -185,10 +186,12 @@ impl Service {
         info!(%link, parent = %rank, tree = %peer.tree, "joined a parent");
         self.ways[way].ascent.on_joined(now);
         let pulse = Pulse::new(&self.pace, now);
-        self.ways[way].uplink = Uplink::Up { rank, link, connection, pulse, told: 0 };
+        let channel = Channel::new(connection, &self.shared.counters);
+        self.ways[way].uplink = Uplink::Up { rank, link, channel, pulse };
         self.link_counted();
         self.events.parent_up(LinkUp { link, peer });
         if self.ways[way].tree == COUNTING_TREE {
+            self.readiness.on_new_parent();
             let epoch = self.refreshes.epoch();
             self.tell_parent(&ControlMessage::Joined { epoch });
         }

@@ -1,0 +1,71 @@
+//! A link's control channel: control messages over a connection whose other end has proven itself.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rustix::event::PollFlags;
+
+use crate::connection::Connection;
+use crate::control::ControlMessage;
+use crate::counters::Counters;
+use crate::frame::Arrival;
+
+/// What one attempt to hear something brought.
+pub(crate) enum Heard {
+    Message(ControlMessage),
+    /// Not yet.
+    Nothing,
+    /// The other side closed the connection.
+    End,
+    /// Not a control message; no more can be heard after it.
+    Malformed,
+}
+
+pub(crate) struct Channel {
+    connection: Connection,
+    counters: Arc<Counters>,
+}
+
+impl Channel {
+    pub(crate) fn new(connection: Connection, counters: &Arc<Counters>) -> Channel {
+        Channel { connection, counters: Arc::clone(counters) }
+    }
+
+    pub(crate) fn send(&mut self, message: &ControlMessage) -> io::Result<()> {
+        if *message != ControlMessage::Heartbeat {
+            self.counters.control_sent.fetch_add(1, Relaxed);
+        }
+        self.connection.send(&message.encode())
+    }
+
+    pub(crate) fn receive(&mut self) -> io::Result<Heard> {
+        let frame = match self.connection.receive()? {
+            Arrival::Frame(frame) => frame,
+            Arrival::Nothing => return Ok(Heard::Nothing),
+            Arrival::End => return Ok(Heard::End),
+            Arrival::Malformed(_) => return Ok(Heard::Malformed),
+        };
+        let Ok(message) = ControlMessage::decode(&frame) else { return Ok(Heard::Malformed) };
+        if message != ControlMessage::Heartbeat {
+            self.counters.control_received.fetch_add(1, Relaxed);
+        }
+        Ok(Heard::Message(message))
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.connection.flush()
+    }
+
+    /// What to wait for.
+    pub(crate) fn interest(&self) -> PollFlags {
+        self.connection.interest()
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
