@@ -251,6 +251,10 @@ fn start(
         queue: Arc::clone(&queue),
         ends: ends.clone(),
         refreshing: Arc::clone(&reporter.refreshing),
+        report: {
+            let reporter = Arc::clone(reporter);
+            Box::new(move || reporter.short_report().to_string().into_bytes())
+        },
     };
     let rendezvous = RendezvousSettings {
         version: rendezvous_version(),
@@ -288,8 +292,9 @@ fn start(
     }
     reporter.set_mounted(&mounted);
     let status = {
-        let reporter = Arc::clone(reporter);
-        StatusServer::start(claim.socket(), move || reporter.report())?
+        let (reporter, rendezvous) = (Arc::clone(reporter), Arc::downgrade(&rendezvous));
+        let of_job = move || report::of_job(&rendezvous);
+        StatusServer::start_for_job(claim.socket(), move || reporter.report(), of_job)?
     };
     let refreshes = {
         let (rendezvous, roots) = (Arc::downgrade(&rendezvous), plan.roots);
@@ -419,6 +424,8 @@ pub(crate) struct Links {
     pub(crate) queue: Arc<Queue>,
     pub(crate) ends: SyncSender<End>,
     pub(crate) refreshing: Arc<Refreshing>,
+    /// What this rank says of itself.
+    pub(crate) report: Box<dyn Fn() -> Vec<u8> + Send + Sync>,
 }
 
 impl Links {
@@ -469,6 +476,10 @@ impl Events for Links {
 
     fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply) {
         self.refreshing.begin(epoch, scope, reply, &self.control, &self.queue);
+    }
+
+    fn report(&self) -> Vec<u8> {
+        (self.report)()
     }
 
     fn shutdown(&self) {

@@ -40,8 +40,15 @@ impl Crew {
         self.scratch.join("views").join(rank.to_string())
     }
 
-    fn serve(&self, rank: u32) -> Command {
+    /// As on a machine of its own: no rank finds another in the register.
+    fn machine(&self, rank: u32) -> Command {
         let mut command = copper(&self.scratch);
+        command.env("COPPER_RUN_DIR", self.scratch.join(&format!("run-{rank}")));
+        command
+    }
+
+    fn serve(&self, rank: u32) -> Command {
+        let mut command = self.machine(rank);
         command.args(["serve", "--net", "tcp", "--memory", "64MiB", "--job", "it", "-l", "warn"]);
         command.args(["--fanout", "2", "--peers", &self.peers]).env("COPPER_SECRET", SECRET);
         command.args(["--rank", &rank.to_string(), "--size", &self.size.to_string()]);
@@ -53,8 +60,9 @@ impl Crew {
         Running::start(&mut self.serve(rank))
     }
 
-    fn status(&self) -> Value {
-        let mut command = copper(&self.scratch);
+    /// What is said on the machine of a rank.
+    fn status(&self, rank: u32) -> Value {
+        let mut command = self.machine(rank);
         command.args(["status", "--json", "-v"]).arg(self.scratch.join("views"));
         serde_json::from_str(&run(&mut command, BOUND).success()).expect("it is JSON")
     }
@@ -101,7 +109,7 @@ fn rank_0_says_how_far_the_job_has_come_and_who_is_missing() {
         assert!(said.len() < 12, "{said:?}");
     };
     hear(&[1, 2, 3]);
-    let reported = || crew.status()["ranks"][0]["progress"].clone();
+    let reported = || crew.status(0)["ranks"][0]["progress"].clone();
     assert_eq!(reported(), json!({"ready": 1, "size": 4, "depth": 2, "missing": [1, 2, 3]}));
     ranks.push(crew.start(1));
     hear(&[2, 3]);
@@ -110,7 +118,62 @@ fn rank_0_says_how_far_the_job_has_come_and_who_is_missing() {
     ranks.push(crew.start(3));
     hear(&[]);
     assert_eq!(reported(), json!({"ready": 4, "size": 4, "depth": 2, "missing": []}));
-    assert_eq!(crew.status()["ranks"][1]["progress"], Value::Null, "rank 0 counts");
+    assert_eq!(crew.status(1)["ranks"][1]["progress"], Value::Null, "rank 0 counts");
     (0..4).for_each(|rank| crew.await_mount(rank));
+    crew.end(ranks);
+}
+
+#[test]
+fn the_status_shows_every_rank_on_any_machine_and_names_those_that_do_not_answer() {
+    let crew = Crew::new(4);
+    let mut ranks: Vec<Running> = (0..4).map(|rank| crew.start(rank)).collect();
+    (0..4).for_each(|rank| crew.await_mount(rank));
+    let states = |asked: u32| {
+        let status = crew.status(asked);
+        let ranks = status["ranks"].as_array().expect("a list").clone();
+        let state = |rank: &Value| rank["state"].as_str().expect("text").to_owned();
+        ranks.iter().map(state).collect::<Vec<_>>()
+    };
+    eventually(BOUND, "all are ready", || (states(0) == ["ready"; 4]).then_some(()));
+    for asked in 0..4 {
+        let status = crew.status(asked);
+        let listed = status["ranks"].as_array().expect("a list");
+        assert_eq!(listed.len(), 4, "asked on the machine of rank {asked}: {status}");
+        for (rank, value) in (0_u32..).zip(listed) {
+            assert_eq!(value["rank"], rank);
+            assert_eq!(value["state"], "ready");
+            let via = if rank == asked { Value::Null } else { Value::from(asked) };
+            assert_eq!(value["via"], via, "rank {rank} asked by {asked}");
+            assert_eq!(value["pid"], ranks[rank as usize].process.pid);
+            assert_eq!(value["parent"], json!([null, 0, 0, 1])[rank as usize]);
+            assert!(value["source"]["opens"].is_u64() && value["mount"].is_string());
+        }
+    }
+    let table = |asked: u32| {
+        let mut command = crew.machine(asked);
+        let ended = run(command.args(["status", "-v"]).arg(crew.scratch.join("views")), BOUND);
+        assert!(ended.status.success());
+        (ended.stdout(), ended.stderr())
+    };
+    let (shown, said) = table(3);
+    assert_eq!(shown.lines().filter(|line| line.contains(" ready ")).count(), 4, "{shown}");
+    assert_eq!(said, "");
+    // One that does not answer holds nobody up, and is named.
+    ranks[3].process.signal(Signal::STOP);
+    assert_eq!(states(2), ["ready", "ready", "ready", "no answer"]);
+    ranks[3].process.signal(Signal::CONT);
+    eventually(BOUND, "it answers again", || (states(2) == ["ready"; 4]).then_some(()));
+    // Without the root a rank speaks for its own machine only, and says so.
+    let root = ranks.remove(0);
+    root.process.signal(Signal::KILL);
+    let _killed = root.finish(BOUND);
+    let said = eventually(BOUND, "the root is missed", || {
+        let (_, said) = table(1);
+        said.contains("only the ranks of this machine").then_some(said)
+    });
+    assert!(said.contains("rank 1") && said.lines().count() == 1, "{said}");
+    assert_eq!(states(1).len(), 1);
+    let missing = || mounts::below(&crew.view(0)).is_empty().then_some(());
+    eventually(BOUND, "its guardian unmounts", missing);
     crew.end(ranks);
 }

@@ -1,5 +1,6 @@
 //! A link's control channel: control messages over a connection whose other end has proven itself.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -11,6 +12,10 @@ use crate::connection::Connection;
 use crate::control::ControlMessage;
 use crate::counters::Counters;
 use crate::frame::Arrival;
+
+/// Messages that may wait for the other side to read: reports of a whole job, of up to 4 KiB each. Of
+/// more the last are lost, and their ranks count as those that have not answered.
+const IN_TURN_MAX: usize = 16 << 10;
 
 /// What one attempt to hear something brought.
 pub(crate) enum Heard {
@@ -25,12 +30,14 @@ pub(crate) enum Heard {
 
 pub(crate) struct Channel {
     connection: Connection,
+    /// Waits until the connection has taken what came before.
+    in_turn: VecDeque<ControlMessage>,
     counters: Arc<Counters>,
 }
 
 impl Channel {
     pub(crate) fn new(connection: Connection, counters: &Arc<Counters>) -> Channel {
-        Channel { connection, counters: Arc::clone(counters) }
+        Channel { connection, in_turn: VecDeque::new(), counters: Arc::clone(counters) }
     }
 
     pub(crate) fn send(&mut self, message: &ControlMessage) -> io::Result<()> {
@@ -54,8 +61,23 @@ impl Channel {
         Ok(Heard::Message(message))
     }
 
+    /// Sends it when the other side has room for it, one after the other: for messages of which there
+    /// may be many. A failure shows itself again at the next heartbeat, which takes the link down.
+    pub(crate) fn send_in_turn(&mut self, message: ControlMessage) {
+        if self.in_turn.len() < IN_TURN_MAX {
+            self.in_turn.push_back(message);
+        }
+        let _ = self.flush();
+    }
+
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.connection.flush()
+        self.connection.flush()?;
+        while self.connection.is_idle()
+            && let Some(message) = self.in_turn.pop_front()
+        {
+            self.send(&message)?;
+        }
+        Ok(())
     }
 
     /// What to wait for.

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use copper_proto::limits::PATH_BYTES_MAX;
-use copper_proto::{Epoch, Tick, ViewPath};
+use copper_proto::{Epoch, Rank, Tick, ViewPath};
 
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
+use crate::gather::{GatherError, REPORT_BYTES_MAX};
 use crate::rank_set::RankSlice;
 use crate::refresh::{RefreshError, Tally};
 
@@ -18,6 +19,10 @@ const WANT_REFRESH: u8 = 20;
 const REFRESH: u8 = 21;
 const REFRESHED: u8 = 22;
 const REFRESH_ENDED: u8 = 23;
+const WANT_STATUS: u8 = 24;
+const GATHER: u8 = 25;
+const STATUS_PART: u8 = 26;
+const STATUS_END: u8 = 27;
 
 /// How often, how long.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +103,35 @@ pub enum ControlMessage {
         /// What has come of it.
         result: Result<(Epoch, Tally), RefreshError>,
     },
+    /// To a parent, and on to the root: somebody wants to know how all ranks are.
+    WantStatus {
+        /// The sender's number for it.
+        request: u32,
+    },
+    /// To a child: say how you are, and have your children do so.
+    Gather {
+        /// The root's number for it.
+        run: u32,
+        /// An answer is of no use after this many milliseconds.
+        bound_ms: u32,
+    },
+    /// What one rank says of itself: up with the number of [`ControlMessage::Gather`], down with that
+    /// of [`ControlMessage::WantStatus`].
+    StatusPart {
+        /// What it belongs to.
+        number: u32,
+        /// Who.
+        rank: Rank,
+        /// What, as JSON.
+        report: Vec<u8>,
+    },
+    /// That was all, in either direction.
+    StatusEnd {
+        /// What has ended.
+        number: u32,
+        /// Why there is nothing, or no more.
+        error: Option<GatherError>,
+    },
 }
 
 impl ControlMessage {
@@ -117,6 +151,18 @@ impl ControlMessage {
             }
             ControlMessage::Refreshed { epoch, tally } => {
                 tally.encode(FrameWriter::new(REFRESHED).u64(epoch.0)).finish()
+            }
+            ControlMessage::WantStatus { request } => {
+                FrameWriter::new(WANT_STATUS).u32(*request).finish()
+            }
+            ControlMessage::Gather { run, bound_ms } => {
+                FrameWriter::new(GATHER).u32(*run).u32(*bound_ms).finish()
+            }
+            ControlMessage::StatusPart { number, rank, report } => {
+                FrameWriter::new(STATUS_PART).u32(*number).u32(rank.0).bytes(report).finish()
+            }
+            ControlMessage::StatusEnd { number, error } => {
+                GatherError::encode(*error, FrameWriter::new(STATUS_END).u32(*number)).finish()
             }
             ControlMessage::RefreshEnded { request, result } => {
                 let frame = FrameWriter::new(REFRESH_ENDED).u32(*request);
@@ -157,6 +203,17 @@ impl ControlMessage {
                     0 => Ok((Epoch(fields.u64()?), Tally::decode(&mut fields)?)),
                     code => Err(RefreshError::decode(code, &mut fields)?),
                 },
+            },
+            WANT_STATUS => ControlMessage::WantStatus { request: fields.u32()? },
+            GATHER => ControlMessage::Gather { run: fields.u32()?, bound_ms: fields.u32()? },
+            STATUS_PART => ControlMessage::StatusPart {
+                number: fields.u32()?,
+                rank: Rank(fields.u32()?),
+                report: fields.bytes(REPORT_BYTES_MAX)?.to_vec(),
+            },
+            STATUS_END => ControlMessage::StatusEnd {
+                number: fields.u32()?,
+                error: GatherError::decode(&mut fields)?,
             },
             _ => return Err(fields.malformed()),
         };
@@ -227,7 +284,7 @@ impl Pulse {
 mod tests {
     use super::*;
     use crate::rank_set::RankSet;
-    use copper_proto::{Dropped, Rank};
+    use copper_proto::Dropped;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -253,6 +310,18 @@ mod tests {
             ControlMessage::Refreshed { epoch: Epoch(1), tally: tally.clone() },
             ControlMessage::RefreshEnded { request: 7, result: Ok((Epoch(1), tally)) },
             ControlMessage::RefreshEnded { request: 7, result: failed },
+            ControlMessage::WantStatus { request: 7 },
+            ControlMessage::Gather { run: 7, bound_ms: 2000 },
+            ControlMessage::StatusPart {
+                number: 7,
+                rank: Rank(9),
+                report: vec![b'x'; REPORT_BYTES_MAX],
+            },
+            ControlMessage::StatusEnd { number: 7, error: None },
+            ControlMessage::StatusEnd {
+                number: 7,
+                error: Some(GatherError::Busy { rank: Rank(9) }),
+            },
         ];
         for message in messages {
             let frame = message.encode();

@@ -14,6 +14,7 @@
 pub mod control;
 pub mod counters;
 pub mod frame;
+pub mod gather;
 pub mod handshake;
 pub mod hosts;
 pub mod instance;
@@ -55,6 +56,7 @@ pub use control::Pace;
 pub use counters::RendezvousCounters;
 pub use daemons::{RankFailure, SpawnError};
 pub use handed::{HandedError, HandedFile};
+pub use gather::{GatherError, GatherResult, JobReports};
 pub use handshake::{Identity, LinkToken, Offer, PROTOCOL_VERSION, PeerHello};
 pub use hosts::{Hosts, HostsError};
 pub use instance::{Claim, Instance, InstanceError, Instances, Listed};

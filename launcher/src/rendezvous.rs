@@ -23,6 +23,7 @@ use copper_proto::{Dropped, Epoch, Forest, LinkId, Rank, Scope, TreeIndex, ViewP
 
 use crate::control::Pace;
 use crate::counters::RendezvousCounters;
+use crate::gather::{GATHER_BOUND, GatherError, GatherResult};
 use crate::handshake::{FABRIC_ADDRESS_BYTES_MAX, Identity, Offer, PROVIDER_BYTES_MAX, PeerHello};
 use crate::job::Job;
 use crate::peers::{Peers, PeersError};
@@ -83,6 +84,9 @@ pub trait Events: Send + Sync {
     fn shutdown(&self);
     /// The source is to be looked at anew. The reply is to be told what comes of it, in order.
     fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply);
+    /// What this rank says of itself to who asks for the whole job: at most
+    /// [`crate::gather::REPORT_BYTES_MAX`].
+    fn report(&self) -> Vec<u8>;
 }
 
 /// Where a rank says how far it has come with a refresh. Dropped, it says nothing, and the rank
@@ -256,6 +260,18 @@ impl Rendezvous {
         // The thread answers within the bound; if it has ended, nobody is there to be told.
         let unheard = RefreshError::Unheard { rank: self.rank };
         receiver.recv_timeout(2 * REFRESH_BOUND).unwrap_or(Err(unheard))
+    }
+
+    /// How every rank of the job is, as far as they answer in time.
+    ///
+    /// # Errors
+    /// If the root cannot be asked.
+    pub fn gather(&self) -> GatherResult {
+        let (sender, receiver) = sync_channel(1);
+        self.shared.order(Order::Status(sender));
+        // As above.
+        let unheard = GatherError::Unheard { rank: self.rank };
+        receiver.recv_timeout(2 * GATHER_BOUND).unwrap_or(Err(unheard))
     }
 
     /// Asks everybody below to end. Nobody answers: whoever is not reached is ended by other means.

@@ -5,6 +5,7 @@
 //! been there longest, because a rank of ours is through within two round trips.
 
 mod downward;
+mod gathering;
 mod refreshing;
 mod upward;
 
@@ -26,6 +27,7 @@ use crate::channel::Channel;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pace, Pulse};
 use crate::counters::{Counters, Refused};
+use crate::gather::{GatherResult, Gathers};
 use crate::handshake::{Acceptor, Dialer, Identity};
 use crate::link::keep_alive;
 use crate::readiness::{Progress, Readiness};
@@ -51,6 +53,8 @@ impl Command {
 pub(crate) enum Order {
     /// Somebody on this machine wants one.
     Refresh(ViewPath, SyncSender<RefreshResult>),
+    /// Somebody on this machine wants to know how all ranks are.
+    Status(SyncSender<GatherResult>),
     /// See [`crate::RefreshReply::dropped`].
     Dropped(RunId),
     /// See [`crate::RefreshReply::done`].
@@ -171,6 +175,7 @@ pub(crate) struct Service {
     newcomers: Vec<Newcomer>,
     readiness: Readiness,
     refreshes: Refreshes,
+    gathers: Gathers,
     links_given: u32,
     accept_after: Tick,
     /// A parent has asked this rank to end. Below each other in different trees, ranks would tell
@@ -223,6 +228,7 @@ impl Service {
             newcomers: Vec::new(),
             readiness,
             refreshes: Refreshes::default(),
+            gathers: Gathers::new(counting.size()),
             links_given: 0,
             accept_after: start,
             told_to_end: false,
@@ -237,6 +243,7 @@ impl Service {
             self.obey_orders(self.now());
             let rest = self.attend(self.now());
             let rest = rest.min(self.attend_refreshes(self.now()));
+            let rest = rest.min(self.attend_gathers(self.now()));
             let pending = self.newcomers.len() as u64;
             self.shared.counters.handshakes_pending.store(pending, Relaxed);
             let rest = rest.min(self.tell_readiness(self.now()));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use chain::chain;
 use copper_launcher::frame::{Arrival, Frame, FrameReader};
+use copper_launcher::gather::GATHER_BOUND;
 use copper_launcher::handshake::{Acceptor, Dialer, Nonce, Step};
 use copper_launcher::{
     Events, Identity, Job, LinkUp, Offer, PROTOCOL_VERSION, Pace, Peers, RefreshError,
@@ -31,6 +32,7 @@ enum Event {
     Orphaned(String),
     Shutdown,
     Refresh(Epoch, ViewPath),
+    Asked,
 }
 
 #[derive(Default)]
@@ -88,6 +90,10 @@ impl Events for Recorder {
     }
     fn shutdown(&self) {
         self.push(Event::Shutdown);
+    }
+    fn report(&self) -> Vec<u8> {
+        self.push(Event::Asked);
+        b"here".to_vec()
     }
     fn refresh(&self, epoch: Epoch, scope: Scope, reply: RefreshReply) {
         self.push(Event::Refresh(epoch, scope.path().clone()));
@@ -533,6 +539,37 @@ fn a_refresh_that_a_leaf_wants_reaches_every_rank_once_and_is_answered_by_all() 
     until("seven ranks counted", || nodes[0].rendezvous.ready_ranks() == 7);
     let (epoch, tally) = refresh(&nodes[0]);
     assert_eq!((epoch, tally.ranks, &tally.missing[..]), (Epoch(2), 7, &[Rank(4)][..]));
+}
+
+#[test]
+fn whoever_is_asked_hears_of_every_rank_once_and_not_of_those_that_do_not_answer() {
+    let mut job = Ranks::new(8);
+    let mut nodes = job.start_all(0..8);
+    all_ready(&nodes);
+    let everybody: Vec<Rank> = (0..8).map(Rank).collect();
+    for asked in [0, 1, 7] {
+        let reports = nodes[asked].rendezvous.gather().expect("the root answers");
+        assert_eq!(reports.keys().copied().collect::<Vec<_>>(), everybody, "asked by {asked}");
+        assert!(reports.values().all(|report| report == b"here"));
+    }
+    assert!(nodes.iter().all(|node| node.recorder.count(|it| *it == Event::Asked) == 3));
+    // 3 is lost, 7 comes to 1: whoever is there is heard.
+    drop(nodes.remove(3));
+    nodes[6].recorder.wait_for_parent(1, 1);
+    let others: Vec<Rank> = everybody.into_iter().filter(|rank| rank.0 != 3).collect();
+    until("the others are heard", || {
+        let reports = nodes[4].rendezvous.gather().expect("the root answers");
+        reports.keys().copied().collect::<Vec<_>>() == others
+    });
+    // A child that takes part in all but this holds nobody up for longer than the bound.
+    let _silent = ByHand::join(job.addresses[1], job.identity(3), 1);
+    let start_time = Instant::now();
+    let reports = nodes[2].rendezvous.gather().expect("the root answers");
+    assert!(start_time.elapsed() < 2 * GATHER_BOUND, "{:?}", start_time.elapsed());
+    assert!(reports.len() >= 7 && !reports.contains_key(&Rank(3)), "{reports:?}");
+    // Without the root nobody else is asked.
+    drop(nodes.remove(0));
+    until("the root is missed", || nodes[0].rendezvous.gather().is_err());
 }
 
 #[test]

@@ -107,7 +107,8 @@ impl Member {
             }
         };
         // Nobody refreshes a bench: what is begun here is not told to anybody.
-        let links = Links { control, queue, ends, refreshing: Arc::default() };
+        let links =
+            Links { control, queue, ends, refreshing: Arc::default(), report: Box::new(Vec::new) };
         let rendezvous = meet(place, join, forest, offer, links)?;
         let member = Member { driving, provider, rendezvous, _ended: ended };
         member.wait_for_parent()?;

@@ -1,4 +1,7 @@
-//! `copper status`: what every rank of this machine is doing.
+//! `copper status`: what every rank of a job is doing, of those that run on this machine and, through
+//! them, of the others.
+
+mod others;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,13 +33,17 @@ pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let directory = std::path::absolute(&directory)
         .with_context(|| format!("{} is no path", directory.display()))?;
     let listed = Instances::open()?.under(&directory)?;
-    let report = status::collect(&listed);
+    let mut report = status::collect(&listed);
+    let notes = others::add(&listed, &mut report);
     if arguments.json {
         print(&serde_json::to_string_pretty(&report)?)?;
     } else if listed.is_empty() {
         say(&format!("copper: nothing is running under {}", directory.display()));
     } else {
         print_table(&report)?;
+    }
+    for note in notes {
+        say(&format!("copper: {note}"));
     }
     Ok(if listed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -67,10 +74,19 @@ fn print_table(report: &Value) -> anyhow::Result<()> {
             text(&rank["fabric"]["pulls"]),
             bytes(&rank["fabric"]["pulled_bytes"]),
             bytes(&rank["cache"]["bytes"]),
-            text(&rank["mount"]),
+            place(rank),
         ))?;
     }
     print_kernel(report)
+}
+
+/// Where the view is, with the host if that is another.
+fn place(rank: &Value) -> String {
+    let mount = rank["mount"].as_str().unwrap_or("-");
+    match rank["host"].as_str().filter(|_| !rank["via"].is_null()) {
+        Some(host) => format!("{host}:{mount}"),
+        None => mount.to_owned(),
+    }
 }
 
 /// What the kernel does for each mount: a line for those that agree, so mostly one.

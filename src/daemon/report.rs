@@ -121,6 +121,37 @@ impl Reporter {
         })
     }
 
+    /// What another rank is told of this one: the numbers that the table shows, and those by which
+    /// trouble shows. Some 1,200 bytes.
+    pub(super) fn short_report(&self) -> Value {
+        let trees: Vec<TreeReport> = self.trees().collect();
+        let mounted = self.mounted.get().and_then(Weak::upgrade);
+        let pick = |whole: Value, names: &[&str]| {
+            let pairs = names.iter().map(|&name| (name.to_owned(), whole[name].clone()));
+            Value::Object(pairs.collect::<Map<_, _>>())
+        };
+        let (source, fabric) = (self.source_report(), self.fabric_report());
+        let fabric_names =
+            ["provider", "pulls", "pulled_bytes", "messages_dropped", "checksum_failures"];
+        json!({
+            "rank": self.rank.0,
+            "size": self.size,
+            "pid": std::process::id(),
+            "host": self.host,
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": self.state(&trees),
+            "parent": trees[0].parent,
+            "uptime_s": self.started.elapsed().as_secs(),
+            "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
+            "source": pick(source, &["access", "opens", "reads", "bytes", "refused"]),
+            "fabric": pick(fabric, &fabric_names),
+            "cache": pick(self.cache_report(), &["bytes", "limit_bytes", "misses", "starved"]),
+            "links": pick(self.links_report(), &["children", "refused_connections"]),
+            "kernel": mounted.as_ref().map(|mounted| kernel_report(mounted)),
+            "progress": self.progress_report(),
+        })
+    }
+
     /// `ready`, or why it is less than that.
     fn state(&self, trees: &[TreeReport]) -> &'static str {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -260,6 +291,20 @@ impl Reporter {
             "refused_connections": counters.as_ref().map(|counters| counters.refused_connections),
             "tcp": counters,
         })
+    }
+}
+
+/// Every rank of the job that answers, or why nobody else does.
+pub(super) fn of_job(rendezvous: &Weak<Rendezvous>) -> Value {
+    let Some(rendezvous) = rendezvous.upgrade() else {
+        return json!({ "error": "this rank is ending" });
+    };
+    match rendezvous.gather() {
+        Ok(reports) => {
+            let parsed = reports.values().filter_map(|report| serde_json::from_slice(report).ok());
+            json!({ "ranks": parsed.collect::<Vec<Value>>() })
+        }
+        Err(error) => json!({ "error": error.to_string() }),
     }
 }
 

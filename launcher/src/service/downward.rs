@@ -166,6 +166,7 @@ impl Service {
     }
 
     pub(super) fn serve_children(&mut self, signs: &[bool], now: Tick) {
+        let mut gathers = Vec::new();
         for (mut child, &sign) in std::mem::take(&mut self.children).into_iter().zip(signs) {
             if !sign {
                 self.children.push(child);
@@ -191,7 +192,12 @@ impl Service {
                     ControlMessage::Refreshed { epoch, tally } => {
                         self.refreshes.on_answer(child.link, epoch, &tally);
                     }
-                    ControlMessage::Shutdown
+                    // They are for all children, who are not all in their places.
+                    message @ (ControlMessage::WantStatus { .. }
+                    | ControlMessage::StatusPart { .. }
+                    | ControlMessage::StatusEnd { .. }) => gathers.push((child.link, message)),
+                    ControlMessage::Gather { .. }
+                    | ControlMessage::Shutdown
                     | ControlMessage::Refresh { .. }
                     | ControlMessage::RefreshEnded { .. } => end = Some(LinkEnd::nonsense()),
                 }
@@ -201,6 +207,9 @@ impl Service {
                 Some(end) => self.child_down(&child, &end.reason),
             }
         }
+        for (link, message) in gathers {
+            self.gather_from_child(link, message, now);
+        }
     }
 
     pub(super) fn child_down(&mut self, child: &Child, reason: &str) {
@@ -208,6 +217,7 @@ impl Service {
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.readiness.forget(child.link);
         self.refreshes.on_child_down(child.link);
+        self.gathers.on_child_down(child.link);
         self.events.link_down(child.link, reason);
     }
 

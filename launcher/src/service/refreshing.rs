@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{COUNTING_TREE, Child, Order, Service, Uplink, Way};
 use crate::control::ControlMessage;
+use crate::gather::{Asker, JobReports};
 use crate::refresh::{
     Over, REFRESH_BOUND, RefreshError, RefreshResult, Requester, RunId, bound_below,
 };
@@ -25,6 +26,9 @@ impl Service {
                     if let Err((requester, error)) = wanted {
                         self.answer_refresh(requester, Err(error));
                     }
+                }
+                Order::Status(answer) => {
+                    self.want_status(Asker::Local(answer, JobReports::new()), now);
                 }
                 Order::Dropped(run) => self.tell_children(run, now),
                 Order::Done(run, dropped) => self.refreshes.on_done(run, dropped),
@@ -142,7 +146,7 @@ impl Service {
     }
 
     /// The way to the parent that counts, unless this rank is the root there.
-    fn way_up(&mut self) -> Option<&mut Way> {
+    pub(super) fn way_up(&mut self) -> Option<&mut Way> {
         self.ways.iter_mut().find(|way| way.tree == COUNTING_TREE)
     }
 

@@ -211,7 +211,11 @@ impl Service {
             match message {
                 ControlMessage::Heartbeat => {}
                 ControlMessage::Shutdown if self.told_to_end => {}
-                ControlMessage::Refresh { .. } | ControlMessage::RefreshEnded { .. }
+                ControlMessage::Refresh { .. }
+                | ControlMessage::RefreshEnded { .. }
+                | ControlMessage::Gather { .. }
+                | ControlMessage::StatusPart { .. }
+                | ControlMessage::StatusEnd { .. }
                     if self.ways[way].tree != COUNTING_TREE =>
                 {
                     end = Some(LinkEnd::nonsense());
@@ -224,7 +228,13 @@ impl Service {
                         self.answer_refresh(requester, result);
                     }
                 }
-                ControlMessage::Ready { .. }
+                ControlMessage::Gather { run, bound_ms } => self.follow_gather(run, bound_ms, now),
+                ControlMessage::StatusPart { number, rank, report } => {
+                    self.part_from_parent(number, rank, report);
+                }
+                ControlMessage::StatusEnd { number, error } => self.end_from_parent(number, error),
+                ControlMessage::WantStatus { .. }
+                | ControlMessage::Ready { .. }
                 | ControlMessage::Joined { .. }
                 | ControlMessage::WantRefresh { .. }
                 | ControlMessage::Refreshed { .. } => end = Some(LinkEnd::nonsense()),
@@ -250,6 +260,7 @@ impl Service {
         self.ways[way].ascent.on_lost(rank, end.loss, now);
         if tree == COUNTING_TREE {
             self.refreshes_unheard(true, now);
+            self.gathers_unheard(true, now);
         }
         self.events.link_down(link, &end.reason);
     }
