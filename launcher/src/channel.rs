@@ -12,6 +12,7 @@ use crate::connection::Connection;
 use crate::control::ControlMessage;
 use crate::counters::Counters;
 use crate::frame::Arrival;
+use crate::seal::Seals;
 
 /// Messages that may wait for the other side to read: reports of a whole job, of up to 4 KiB each. Of
 /// more the last are lost, and their ranks count as those that have not answered.
@@ -30,21 +31,22 @@ pub(crate) enum Heard {
 
 pub(crate) struct Channel {
     connection: Connection,
+    seals: Seals,
     /// Waits until the connection has taken what came before.
     in_turn: VecDeque<ControlMessage>,
     counters: Arc<Counters>,
 }
 
 impl Channel {
-    pub(crate) fn new(connection: Connection, counters: &Arc<Counters>) -> Channel {
-        Channel { connection, in_turn: VecDeque::new(), counters: Arc::clone(counters) }
+    pub(crate) fn new(connection: Connection, seals: Seals, counters: &Arc<Counters>) -> Channel {
+        Channel { connection, seals, in_turn: VecDeque::new(), counters: Arc::clone(counters) }
     }
 
     pub(crate) fn send(&mut self, message: &ControlMessage) -> io::Result<()> {
         if *message != ControlMessage::Heartbeat {
             self.counters.control_sent.fetch_add(1, Relaxed);
         }
-        self.connection.send(&message.encode())
+        self.connection.send(&self.seals.send.close(&message.encode()))
     }
 
     pub(crate) fn receive(&mut self) -> io::Result<Heard> {
@@ -53,6 +55,10 @@ impl Channel {
             Arrival::Nothing => return Ok(Heard::Nothing),
             Arrival::End => return Ok(Heard::End),
             Arrival::Malformed(_) => return Ok(Heard::Malformed),
+        };
+        let Some(frame) = self.seals.receive.open(&frame) else {
+            self.counters.control_forged.fetch_add(1, Relaxed);
+            return Ok(Heard::Malformed);
         };
         let Ok(message) = ControlMessage::decode(&frame) else { return Ok(Heard::Malformed) };
         if message != ControlMessage::Heartbeat {

@@ -44,6 +44,8 @@ counters! {
     control_sent,
     /// Control messages received over links, without heartbeats.
     control_received,
+    /// Control messages whose seal does not hold: forged, altered, or sent twice.
+    control_forged,
     /// Heartbeats that did not come in time.
     heartbeats_missed,
     /// Own attempts to reach a parent that failed.

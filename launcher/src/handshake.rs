@@ -16,8 +16,8 @@
 //! are drawn from the finished transcript under the same key: they never cross the wire.
 //!
 //! Job, size, number of trees, place in the tree and provider are judged after the proof: somebody without the
-//! secret learns nothing but our protocol version. What is *not* protected is the TCP connection
-//! after the handshake; who can inject into it can already write into the hosts' memory or kernels.
+//! secret learns nothing but our protocol version. What is said on the connection afterwards is sealed
+//! under keys of the same transcript ([`crate::seal`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use copper_proto::{Forest, Rank, TreeIndex};
 use crate::frame::{Fields, Frame, FrameWriter, Malformed};
 use crate::job::{JOB_BYTES_MAX, Job};
 use crate::refusal::{HandshakeError, REFUSAL, Refusal, RefusalCode, printable};
+use crate::seal::{Seal, Seals};
 use crate::secret::{Secret, random_bytes};
 
 /// What ranks must agree on to talk to each other: the handshake, the control messages, and
@@ -55,6 +56,8 @@ const PROOF_LABEL: &[u8; 16] = b"child's proof   ";
 const WELCOME_LABEL: &[u8; 16] = b"parent's welcome";
 const UP_TOKEN_LABEL: &[u8; 16] = b"token to parent ";
 const DOWN_TOKEN_LABEL: &[u8; 16] = b"token to child  ";
+const UP_SEAL_LABEL: &[u8; 16] = b"seal to parent  ";
+const DOWN_SEAL_LABEL: &[u8; 16] = b"seal to child   ";
 
 /// What a rank offers to the other end of a link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,6 +163,8 @@ pub enum Step {
         send: Option<Frame>,
         /// The other side.
         peer: PeerHello,
+        /// For what is said from now on.
+        seals: Seals,
     },
 }
 
@@ -183,6 +188,10 @@ impl Transcript {
         let hash = self.mac(label, &[]);
         let (token, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         LinkToken(u64::from_le_bytes(*token))
+    }
+
+    fn seal(&self, label: &[u8; 16]) -> Seal {
+        Seal::new(self.mac(label, &[]))
     }
 
     /// A frame whose body is the mac of `rest`, then `rest`; adds it to the transcript.
@@ -293,7 +302,9 @@ impl Dialer {
             send_token: self.transcript.token(UP_TOKEN_LABEL),
             receive_token: self.transcript.token(DOWN_TOKEN_LABEL),
         };
-        Ok(Step::Done { send: None, peer })
+        let (send, receive) =
+            (self.transcript.seal(UP_SEAL_LABEL), self.transcript.seal(DOWN_SEAL_LABEL));
+        Ok(Step::Done { send: None, peer, seals: Seals { send, receive } })
     }
 
     fn refused(&self, (refusal, text): (Refusal, String)) -> HandshakeError {
@@ -414,7 +425,9 @@ impl Acceptor {
             send_token: self.transcript.token(DOWN_TOKEN_LABEL),
             receive_token: self.transcript.token(UP_TOKEN_LABEL),
         };
-        Ok(Step::Done { send: Some(welcome), peer })
+        let (send, receive) =
+            (self.transcript.seal(DOWN_SEAL_LABEL), self.transcript.seal(UP_SEAL_LABEL));
+        Ok(Step::Done { send: Some(welcome), peer, seals: Seals { send, receive } })
     }
 
     /// Whether a rank that holds the secret may be our child: one that has us as an

@@ -36,6 +36,7 @@ mod release;
 pub mod remote;
 pub mod rendezvous;
 pub mod said;
+pub mod seal;
 pub mod secret;
 pub mod starter;
 pub mod status;
@@ -55,8 +56,8 @@ pub use agent::AgentPlan;
 pub use control::Pace;
 pub use counters::RendezvousCounters;
 pub use daemons::{RankFailure, SpawnError};
-pub use handed::{HandedError, HandedFile};
 pub use gather::{GatherError, GatherResult, JobReports};
+pub use handed::{HandedError, HandedFile};
 pub use handshake::{Identity, LinkToken, Offer, PROTOCOL_VERSION, PeerHello};
 pub use hosts::{Hosts, HostsError};
 pub use instance::{Claim, Instance, InstanceError, Instances, Listed};
@@ -73,7 +74,9 @@ pub use ready::{ProgressReport, ReadyError, ReadyPipe};
 pub use refresh::{RefreshError, RefreshResult, Tally};
 pub use refresh_server::{RefreshServer, RefreshServerError, ask_refresh};
 pub use refusal::{HandshakeError, RefusalCode};
-pub use remote::{Answers, Fleet, Missing, Progress, RemoteError, RemoteLaunched, RemotePlan};
+pub use remote::{
+    Answers, Fleet, LaunchProgress, Missing, RemoteError, RemoteLaunched, RemotePlan,
+};
 pub use rendezvous::{Events, LinkUp, RefreshReply, Rendezvous, RendezvousError, Settings};
 pub use said::{Line, Said};
 pub use secret::{Secret, SecretError};

@@ -68,7 +68,7 @@ pub struct RemotePlan<'a> {
 
 /// How far a launch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct LaunchProgress {
     /// Ranks that are ready.
     pub ready: usize,
     /// Ranks that have failed.
@@ -139,7 +139,7 @@ impl RemotePlan<'_> {
     /// Which ranks failed and why.
     pub fn launch(
         &self,
-        on_progress: &mut dyn FnMut(Progress),
+        on_progress: &mut dyn FnMut(LaunchProgress),
     ) -> Result<RemoteLaunched, RemoteError> {
         let started = Instant::now();
         let fleet = self.fleet;
@@ -186,7 +186,7 @@ impl RemotePlan<'_> {
         gang: &mut Gang,
         ears: &mut Ears<'_>,
         started: Instant,
-        on_progress: &mut dyn FnMut(Progress),
+        on_progress: &mut dyn FnMut(LaunchProgress),
     ) -> bool {
         let mut deadline = started + self.ready_timeout;
         let mut hopeless = false;
@@ -198,7 +198,7 @@ impl RemotePlan<'_> {
             if told.0 != ready
                 && (told.1.elapsed() >= PROGRESS_PACE || ready == size || told.0 == usize::MAX)
             {
-                on_progress(Progress { ready, failed, size, elapsed: started.elapsed() });
+                on_progress(LaunchProgress { ready, failed, size, elapsed: started.elapsed() });
                 told = (ready, Instant::now());
             }
             let root_failed = matches!(ears.ranks.first(), Some(Known::Failed(_)));

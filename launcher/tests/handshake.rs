@@ -82,7 +82,7 @@ fn meet_in(
         let Some(frame) = wire.carry(&frame) else { break };
         let to_child = match acceptor.on_frame(&frame) {
             Ok(Step::Send(frame)) => Some(frame),
-            Ok(Step::Done { send, peer }) => {
+            Ok(Step::Done { send, peer, .. }) => {
                 at_parent = Some(Ok(peer));
                 send
             }
@@ -98,7 +98,7 @@ fn meet_in(
         let Some(frame) = wire.carry(&frame) else { break };
         to_parent = match dialer.on_frame(&frame) {
             Ok(Step::Send(frame)) => Some(frame),
-            Ok(Step::Done { send, peer }) => {
+            Ok(Step::Done { send, peer, .. }) => {
                 at_child = Some(Ok(peer));
                 send
             }

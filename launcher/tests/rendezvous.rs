@@ -12,9 +12,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use chain::chain;
+use copper_launcher::control::ControlMessage;
 use copper_launcher::frame::{Arrival, Frame, FrameReader};
 use copper_launcher::gather::GATHER_BOUND;
 use copper_launcher::handshake::{Acceptor, Dialer, Nonce, Step};
+use copper_launcher::seal::Seals;
 use copper_launcher::{
     Events, Identity, Job, LinkUp, Offer, PROTOCOL_VERSION, Pace, Peers, RefreshError,
     RefreshReply, Rendezvous, RendezvousCounters, RendezvousError, Secret, Settings, listen,
@@ -220,6 +222,7 @@ fn all_ready(nodes: &[Node]) {
 struct ByHand {
     stream: TcpStream,
     reader: FrameReader,
+    seals: Option<Seals>,
 }
 
 impl ByHand {
@@ -229,7 +232,7 @@ impl ByHand {
 
     fn from(stream: TcpStream) -> ByHand {
         stream.set_read_timeout(Some(BOUND)).expect("a bound");
-        ByHand { stream, reader: FrameReader::new() }
+        ByHand { stream, reader: FrameReader::new(), seals: None }
     }
 
     fn send(&mut self, frame: &Frame) {
@@ -258,9 +261,17 @@ impl ByHand {
             let frame = by_hand.receive_frame();
             match dialer.on_frame(&frame).expect("accepted") {
                 Step::Send(frame) => by_hand.send(&frame),
-                Step::Done { .. } => return by_hand,
+                Step::Done { seals, .. } => {
+                    by_hand.seals = Some(seals);
+                    return by_hand;
+                }
             }
         }
+    }
+
+    /// The next control message, sealed.
+    fn seal(&mut self, message: &ControlMessage) -> Frame {
+        self.seals.as_mut().expect("it has joined").send.close(&message.encode())
     }
 
     /// Takes a child in.
@@ -735,6 +746,34 @@ fn garbage_from_a_child_takes_down_that_link_only() {
         assert_eq!(reason, "it sent something that is not a control message");
     }
     assert_eq!(other.recorder.all().len(), 1, "only that it has a parent");
+}
+
+#[test]
+fn a_control_message_that_is_forged_altered_or_sent_twice_ends_its_link_and_is_not_heeded() {
+    let mut job = Ranks::new(2);
+    let root = job.start(0);
+    let want = ControlMessage::WantRefresh { request: 1, path: ViewPath::root() };
+    let refreshes = || root.recorder.count(|event| matches!(event, Event::Refresh(..)));
+    let join = || ByHand::join(job.addresses[0], job.identity(1), 0);
+    // As somebody could who has taken over the connection.
+    let mut child = join();
+    child.send(&want.encode());
+    assert!(child.is_closed());
+    let mut child = join();
+    let mut altered = child.seal(&ControlMessage::Shutdown).as_bytes().to_vec();
+    altered[2] = want.encode().kind();
+    child.stream.write_all(&altered).expect("it reads");
+    assert!(child.is_closed());
+    let (mut child, mut other) = (join(), None);
+    let sealed = child.seal(&want);
+    child.send(&sealed);
+    until("it is heeded", || refreshes() == 1);
+    // The same once more, on the same link and on another.
+    child.send(&sealed);
+    assert!(child.is_closed());
+    other.insert(join()).send(&sealed);
+    assert!(other.expect("it has joined").is_closed());
+    assert_eq!((refreshes(), root.counters().control_forged), (1, 4));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use copper_launcher::job::host_name;
 use copper_launcher::{
-    Fleet, Hosts, HostsError, Instances, Job, LaunchRecord, Launcher, Life, Process, Progress,
-    RemotePlan, RunFolder, Secret,
+    Fleet, Hosts, HostsError, Instances, Job, LaunchProgress, LaunchRecord, Launcher, Life,
+    Process, RemotePlan, RunFolder, Secret,
 };
 use copper_proto::{Forest, Rank};
 
@@ -169,12 +169,12 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Says how many are ready: over and over on one line of a terminal, else once in a while.
-fn show_progress() -> impl FnMut(Progress) {
+fn show_progress() -> impl FnMut(LaunchProgress) {
     use std::io::Write;
     let terminal = std::io::stderr().is_terminal();
     let mut next = Duration::from_secs(2);
     move |progress| {
-        let Progress { ready, failed, size, elapsed } = progress;
+        let LaunchProgress { ready, failed, size, elapsed } = progress;
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let line =
             format!("{ready} of {size} ranks ready{failures}, {:.1} s", elapsed.as_secs_f64());

@@ -21,6 +21,7 @@ use crate::link::{LinkEnd, hear};
 use crate::refresh::Requester;
 use crate::refusal::{HandshakeError, RefusalCode};
 use crate::rendezvous::LinkUp;
+use crate::seal::Seals;
 
 /// Handshakes of strangers under way at a time, for each tree: as many as a rank may have children,
 /// all of which may come at once.
@@ -101,8 +102,8 @@ impl Service {
                         return self.refuse(newcomer, Refused::Closed);
                     }
                 }
-                Ok(Step::Done { send, peer }) => {
-                    self.child_up(newcomer, send.as_ref(), peer, now);
+                Ok(Step::Done { send, peer, seals }) => {
+                    self.child_up(newcomer, send.as_ref(), (peer, seals), now);
                     return None;
                 }
                 Err(failed) => {
@@ -137,7 +138,7 @@ impl Service {
         &mut self,
         mut newcomer: Newcomer,
         welcome: Option<&Frame>,
-        peer: PeerHello,
+        (peer, seals): (PeerHello, Seals),
         now: Tick,
     ) {
         let (rank, tree) = (peer.rank, peer.tree);
@@ -157,7 +158,7 @@ impl Service {
         self.events.child_up(LinkUp { link, peer });
         let pulse = Pulse::new(&self.pace, now);
         let welcomed = welcome.map_or(Ok(()), |welcome| newcomer.connection.send(welcome));
-        let channel = Channel::new(newcomer.connection, &self.shared.counters);
+        let channel = Channel::new(newcomer.connection, seals, &self.shared.counters);
         let child = Child { channel, rank, tree, link, pulse };
         match welcomed {
             Ok(()) => self.children.push(child),

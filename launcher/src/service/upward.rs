@@ -131,8 +131,9 @@ impl Service {
             };
             match dialer.on_frame(&frame) {
                 Ok(Step::Send(frame)) => connection.send(&frame)?,
-                Ok(Step::Done { send: _, peer }) => {
-                    self.parent_up(way, connection, peer, now);
+                Ok(Step::Done { send: _, peer, seals }) => {
+                    let channel = Channel::new(connection, seals, &self.shared.counters);
+                    self.parent_up(way, channel, peer, now);
                     return Ok(());
                 }
                 Err(failed) => {
@@ -181,12 +182,11 @@ impl Service {
         self.shared.settle(Join::Failed(Box::new(error)));
     }
 
-    fn parent_up(&mut self, way: usize, connection: Connection, peer: PeerHello, now: Tick) {
+    fn parent_up(&mut self, way: usize, channel: Channel, peer: PeerHello, now: Tick) {
         let (rank, link) = (peer.rank, self.next_link());
         info!(%link, parent = %rank, tree = %peer.tree, "joined a parent");
         self.ways[way].ascent.on_joined(now);
         let pulse = Pulse::new(&self.pace, now);
-        let channel = Channel::new(connection, &self.shared.counters);
         self.ways[way].uplink = Uplink::Up { rank, link, channel, pulse };
         self.link_counted();
         self.events.parent_up(LinkUp { link, peer });
