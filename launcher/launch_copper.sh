@@ -1,6 +1,8 @@
 #!/bin/sh
 # Starts Copper or, under a name with "stop" in it, stops it: finds the program copper and hands
 # everything on. `launch_copper.sh --help` lists the options; they are those of `copper launch`.
+# Under the names of Aurora and Frontier it launches over Slingshot (`-n cxi`) where there is any and
+# nothing else is said: on these machines another network would be a mistake that nobody sees.
 
 set -u
 
@@ -8,6 +10,18 @@ name=$(basename -- "$0")
 case $name in
     *stop*) command=stop ;;
     *) command=launch ;;
+esac
+
+case $command-$name in
+    launch-*_aurora.sh | launch-*_frontier.sh)
+        net=
+        for word; do
+            case $word in -n* | --net | --net=*) net=given ;; esac
+        done
+        if [ -z "$net" ] && [ -z "${FI_PROVIDER:-}" ] && [ -d /sys/class/cxi ]; then
+            set -- -n cxi "$@"
+        fi
+        ;;
 esac
 
 # The folder of this script, through any symbolic links to it.

@@ -2,11 +2,14 @@
 
 mod agent;
 mod bench;
+mod compatible;
+mod cpu_bind;
 mod environment;
 mod interface;
 mod kernel_cache;
 mod launch;
 mod launch_hosts;
+mod log_follower;
 mod logging;
 mod refresh;
 mod serve;
@@ -83,7 +86,8 @@ pub(crate) fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             say(&format!("copper: {}", one_line(&error)));
-            ExitCode::FAILURE
+            let usage = error.is::<compatible::Usage>();
+            if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

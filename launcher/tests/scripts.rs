@@ -1,4 +1,4 @@
-//! The two scripts: which program they find, and that they pass everything on.
+//! The scripts: which program they find, and that they pass everything on.
 
 #[path = "support/scratch.rs"]
 mod scratch;
@@ -18,10 +18,20 @@ fn stand_in(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
 }
 
+/// Every name of the script, and what it is to run.
+const NAMES: [(&str, &str); 6] = [
+    ("launch_copper.sh", "launch"),
+    ("launch_copper_aurora.sh", "launch"),
+    ("launch_copper_frontier.sh", "launch"),
+    ("stop_copper.sh", "stop"),
+    ("stop_copper_aurora.sh", "stop"),
+    ("stop_copper_frontier.sh", "stop"),
+];
+
 /// The scripts, copied to where an installation or a checkout would have them.
-fn copies(folder: &Path) -> [(PathBuf, &'static str); 2] {
+fn copies(folder: &Path) -> [(PathBuf, &'static str); 6] {
     fs::create_dir_all(folder).expect("ours");
-    [("launch_copper.sh", "launch"), ("stop_copper.sh", "stop")].map(|(name, command)| {
+    NAMES.map(|(name, command)| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let copy = folder.join(name);
         fs::copy(source, &copy).expect("ours");
@@ -32,7 +42,8 @@ fn copies(folder: &Path) -> [(PathBuf, &'static str); 2] {
 fn run(script: &Path, root: Option<&Path>, path: &Path) -> Output {
     let mut command = Command::new(script);
     command.args(["-l", "2", "a b", "", "*"]).env_remove("COPPER_ROOT");
-    command.env("PATH", format!("{}:/usr/bin:/bin", path.display()));
+    // What a Cray would change is another test.
+    command.env("PATH", format!("{}:/usr/bin:/bin", path.display())).env("FI_PROVIDER", "tcp");
     if let Some(root) = root {
         command.env("COPPER_ROOT", root);
     }
@@ -91,5 +102,38 @@ fn a_wrong_copper_root_is_an_error_and_not_a_search() {
         assert_eq!(output.status.code(), Some(2));
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("correct COPPER_ROOT or unset it"), "{error}");
+    }
+}
+
+/// Runs the launch script of a site where `/sys/class/cxi` is there: in a mount namespace of its own.
+fn with_slingshot(script: &Path, environment: &str, arguments: &str) -> String {
+    let setup = "mount -t tmpfs none /sys/class && mkdir /sys/class/cxi && exec env";
+    let line = format!("{setup} {environment} {} {arguments}", script.display());
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &line]);
+    let output = command.env_remove("COPPER_ROOT").env_remove("FI_PROVIDER").output();
+    let output = output.expect("util-linux is there");
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    stdout.lines().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_names_of_the_sites_launch_over_slingshot_unless_something_else_is_said() {
+    let scratch = Scratch::new();
+    let folder = scratch.path().join("launcher");
+    stand_in(&scratch.path().join("bin/copper"));
+    for (script, command) in copies(&folder) {
+        let name = script.to_string_lossy();
+        let site = name.ends_with("h_copper_aurora.sh") || name.ends_with("h_copper_frontier.sh");
+        let expected = if site { "<launch> <-n> <cxi> <-T> <2>" } else { "<launch> <-T> <2>" };
+        let expected = expected.replace("launch", command);
+        let said = |environment, arguments| with_slingshot(&script, environment, arguments);
+        assert_eq!(said("", "-T 2"), expected, "{}", script.display());
+        assert_eq!(said("FI_PROVIDER=tcp", "-T 2"), format!("<{command}> <-T> <2>"));
+        for net in ["-n tcp", "-ntcp", "--net tcp", "--net=tcp"] {
+            let words: Vec<String> = net.split(' ').map(|word| format!("<{word}>")).collect();
+            assert_eq!(said("", net), format!("<{command}> {}", words.join(" ")));
+        }
     }
 }

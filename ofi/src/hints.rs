@@ -41,9 +41,9 @@ struct Query<'a> {
 /// Finds what `net` asks for, able to bind to `source` if addresses are those of the Internet,
 /// and with queues of at least `depth`.
 pub(crate) fn find(net: &Net, source: Option<IpAddr>, depth: Depth) -> Result<Info, Error> {
-    let found = choose(net)?;
+    let (found, domain) = choose(net)?;
     let provider = found.provider();
-    let mut query = Query { provider: Some(&provider), domain: net.domain(), ..Query::default() };
+    let mut query = Query { provider: Some(&provider), domain, ..Query::default() };
     let mut chosen = None;
     if let Some(address) = source.filter(|_| found.has_socket_addresses()) {
         query.source = Some(address);
@@ -84,12 +84,22 @@ pub(crate) fn providers() -> Vec<String> {
     names
 }
 
-fn choose(net: &Net) -> Result<Info, Error> {
-    let query = Query { domain: net.domain(), ..Query::default() };
-    let found = match net.provider() {
-        Some(name) => query.ask_named(name),
-        None => query.ask_best(),
+/// The provider, and which domain of those asked for it has: the first that is there.
+fn choose(net: &Net) -> Result<(Info, Option<&str>), Error> {
+    let ask = |domain| {
+        let query = Query { domain, ..Query::default() };
+        let found = match net.provider() {
+            Some(name) => query.ask_named(name),
+            None => query.ask_best(),
+        };
+        found.map(|found| (found, domain))
     };
+    let mut found = ask(net.domains().next());
+    for domain in net.domains().skip(1) {
+        if found.is_err() {
+            found = ask(Some(domain));
+        }
+    }
     found.map_err(|source| {
         let there = providers();
         let available =

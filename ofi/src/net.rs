@@ -3,28 +3,33 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A provider of libfabric and, where it matters, its domain (the NIC). Neither given: what
-/// `FI_PROVIDER` in the environment says, else the best that there is.
+/// A provider of libfabric and, where it matters, its domain (the NIC), or several of which the first
+/// that is there is taken. Neither given: what `FI_PROVIDER` in the environment says, else the best
+/// that there is.
 ///
 /// ```
 /// use copper_ofi::Net;
 ///
 /// let net: Net = "cxi1".parse()?;
-/// assert_eq!((net.provider(), net.domain()), (Some("cxi"), Some("cxi1")));
+/// assert_eq!(net.provider(), Some("cxi"));
+/// assert!(net.domains().eq(["cxi1"]));
 /// assert_eq!("cxi://cxi1".parse::<Net>()?, net);
-/// assert_eq!("tcp".parse::<Net>()?.domain(), None);
+/// assert_eq!("cxi0,cxi1".parse::<Net>()?.domains().count(), 2);
+/// assert_eq!("tcp".parse::<Net>()?.domains().count(), 0);
 /// assert_eq!("auto".parse::<Net>()?, Net::default());
 /// # Ok::<(), copper_ofi::NetError>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Net {
     provider: Option<String>,
-    domain: Option<String>,
+    domains: Vec<String>,
 }
 
 /// Why a text is no network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no network: give auto, a provider (tcp, cxi, shm) or provider://domain")]
+#[error(
+    "`{text}` is no network: give auto, a provider (tcp, cxi, shm), provider://domain, or several domains of one provider as cxi0,cxi1"
+)]
 pub struct NetError {
     text: String,
 }
@@ -35,9 +40,9 @@ impl Net {
         self.provider.as_deref()
     }
 
-    /// The domain asked for, by the provider's name of it.
-    pub fn domain(&self) -> Option<&str> {
-        self.domain.as_deref()
+    /// The domains asked for, by the provider's names of them, the one wanted most first.
+    pub fn domains(&self) -> impl Iterator<Item = &str> {
+        self.domains.iter().map(String::as_str)
     }
 }
 
@@ -49,32 +54,50 @@ impl FromStr for Net {
         if text == "auto" {
             return Ok(Net::default());
         }
-        let (provider, domain) = match text.split_once("://") {
-            Some((provider, domain)) => (provider, Some(domain)),
-            None if is_cxi_domain(text) => ("cxi", Some(text)),
-            None => (text, None),
-        };
+        let mut words = text.split(',');
+        let (provider, first) = parts(words.next().unwrap_or_default());
+        let mut domains: Vec<&str> = first.into_iter().collect();
+        for word in words {
+            let (own, domain) = match word.split_once("://") {
+                Some((own, domain)) => (own, domain),
+                None => (provider, word),
+            };
+            if own != provider || domains.is_empty() || domains.contains(&domain) {
+                return Err(refused());
+            }
+            domains.push(domain);
+        }
         // The names of providers, layered ones joined by `;` (man 7 fi_provider).
         let named = |name: &str| {
             !name.is_empty()
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-;.".contains(c))
         };
         // A domain's name may be an address (`192.0.2.0/24`): any visible text.
-        let visible = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
-        if !named(provider) || domain.is_some_and(|domain| !visible(domain)) {
+        let visible = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
+        if !named(provider) || !domains.iter().all(visible) {
             return Err(refused());
         }
-        Ok(Net { provider: Some(provider.to_owned()), domain: domain.map(str::to_owned) })
+        let domains = domains.into_iter().map(str::to_owned).collect();
+        Ok(Net { provider: Some(provider.to_owned()), domains })
+    }
+}
+
+/// Provider and domain of the first word.
+fn parts(word: &str) -> (&str, Option<&str>) {
+    match word.split_once("://") {
+        Some((provider, domain)) => (provider, Some(domain)),
+        None if is_cxi_domain(word) => ("cxi", Some(word)),
+        None => (word, None),
     }
 }
 
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.provider(), self.domain()) {
-            (None, _) => f.write_str("auto"),
-            (Some(provider), None) => f.write_str(provider),
-            (Some(provider), Some(domain)) => write!(f, "{provider}://{domain}"),
+        f.write_str(self.provider().unwrap_or("auto"))?;
+        if !self.domains.is_empty() {
+            write!(f, "://{}", self.domains.join(","))?;
         }
+        Ok(())
     }
 }
 
@@ -132,16 +155,19 @@ mod tests {
 
     #[test]
     fn texts_parse_and_show_again() {
-        for (text, provider, domain, shown) in [
-            ("auto", None, None, "auto"),
-            ("cxi", Some("cxi"), None, "cxi"),
-            ("cxi0", Some("cxi"), Some("cxi0"), "cxi://cxi0"),
-            ("cxi://cxi1", Some("cxi"), Some("cxi1"), "cxi://cxi1"),
-            ("tcp;ofi_rxm", Some("tcp;ofi_rxm"), None, "tcp;ofi_rxm"),
-            ("tcp://192.0.2.0/24", Some("tcp"), Some("192.0.2.0/24"), "tcp://192.0.2.0/24"),
+        for (text, provider, domains, shown) in [
+            ("auto", None, &[][..], "auto"),
+            ("cxi", Some("cxi"), &[], "cxi"),
+            ("cxi0", Some("cxi"), &["cxi0"], "cxi://cxi0"),
+            ("cxi://cxi1", Some("cxi"), &["cxi1"], "cxi://cxi1"),
+            ("cxi0,cxi1,cxi7", Some("cxi"), &["cxi0", "cxi1", "cxi7"], "cxi://cxi0,cxi1,cxi7"),
+            ("cxi://cxi4,cxi://cxi5", Some("cxi"), &["cxi4", "cxi5"], "cxi://cxi4,cxi5"),
+            ("tcp;ofi_rxm", Some("tcp;ofi_rxm"), &[], "tcp;ofi_rxm"),
+            ("tcp://192.0.2.0/24", Some("tcp"), &["192.0.2.0/24"], "tcp://192.0.2.0/24"),
         ] {
             let net: Net = text.parse().expect(text);
-            assert_eq!((net.provider(), net.domain()), (provider, domain), "{text}");
+            assert_eq!(net.provider(), provider, "{text}");
+            assert!(net.domains().eq(domains.iter().copied()), "{text}");
             assert_eq!(net.to_string(), shown);
             assert_eq!(shown.parse::<Net>(), Ok(net));
         }
@@ -149,7 +175,20 @@ mod tests {
 
     #[test]
     fn nonsense_gets_one_line() {
-        for text in ["", " ", "tcp ", "cxi://", "://cxi0", "a/b", "tcp\0", "tcp://a\0"] {
+        for text in [
+            "",
+            " ",
+            "tcp ",
+            "cxi://",
+            "://cxi0",
+            "a/b",
+            "tcp\0",
+            "tcp://a\0",
+            "cxi0,",
+            "tcp,shm",
+            "cxi0,tcp://lo",
+            "cxi0,cxi0",
+        ] {
             let error = text.parse::<Net>().expect_err(text).to_string();
             assert!(error.contains("auto"), "{error}");
             assert_eq!(error.lines().count(), 1);

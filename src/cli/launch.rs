@@ -13,6 +13,7 @@ use copper_launcher::{Instances, Job, LocalPlan, RankPlace, RunFolder, Secret};
 use copper_ofi::Net;
 use copper_proto::Forest;
 
+use super::compatible::CompatibleArguments;
 use super::environment::default_memory;
 use super::kernel_cache::KernelCache;
 use super::launch_hosts::{self, HostsArguments};
@@ -42,7 +43,7 @@ pub(super) struct LaunchArguments {
     #[arg(long, short = 'd', value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
 
-    /// How much to log: off … trace, or 6 (nothing) … 1 (most)
+    /// How much to log: off … trace, or 6 (nothing; 0 too) … 1 (most)
     #[arg(long, short = 'l', value_enum, default_value = "off")]
     log_level: Level,
 
@@ -50,7 +51,7 @@ pub(super) struct LaunchArguments {
     #[arg(long, short = 's', value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) ready_timeout: u64,
 
-    /// The fabric: auto, tcp, shm, cxi, cxi0 …
+    /// The fabric: auto, tcp, shm, cxi, cxi0 …, cxi://cxi1; of cxi0,cxi1 the first that is there
     #[arg(long, short = 'n', default_value = "auto")]
     net: Net,
 
@@ -60,6 +61,9 @@ pub(super) struct LaunchArguments {
 
     #[command(flatten)]
     trees: TreesArguments,
+
+    #[command(flatten)]
+    compatible: CompatibleArguments,
 
     /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
     #[arg(long, value_name = "SIZE")]
@@ -103,6 +107,7 @@ pub(super) struct LaunchArguments {
 }
 
 pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
+    arguments.compatible.check()?;
     match arguments.local {
         Some(ranks) => run_local(arguments, ranks),
         None => launch_hosts::run(arguments),
@@ -145,6 +150,7 @@ fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
     };
     let logs = plan.folder.logs();
+    let following = arguments.compatible.follow(&logs);
     let launched = plan.launch(|rank| {
         let line = format!(
             "rank {} ready after {:.2} s: {} (pid {})",
@@ -155,6 +161,7 @@ fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode
         );
         let _ = print(&line);
     })?;
+    drop(following);
     let count = launched.ranks.len();
     print(&format!("{count} of {count} ranks ready; logs in {}", logs.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -182,6 +189,7 @@ pub(super) fn common_arguments(
         arguments.fuse_threads.to_string().into(),
     ];
     common.extend(arguments.trees.words());
+    common.extend(arguments.compatible.words());
     // Daemons on other hosts start in another folder.
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), absolute(path).into()];

@@ -6,22 +6,22 @@ use tracing_subscriber::EnvFilter;
 /// How much is logged. The documentation of the C++ Copper counts 6 for nothing to 1 for most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Level {
-    /// Nothing
+    /// Nothing (6, and 0)
     #[value(aliases = ["6", "0"])]
     Off,
-    /// Data or the mount lost
+    /// Data or the mount lost (5)
     #[value(alias = "5")]
     Error,
-    /// And requests that failed
+    /// And requests that failed (4)
     #[value(alias = "4")]
     Warn,
-    /// And the life of a mount: a handful of lines
+    /// And the life of a mount: a handful of lines (3)
     #[value(alias = "3")]
     Info,
-    /// And each request
+    /// And each request (2)
     #[value(alias = "2")]
     Debug,
-    /// And each block
+    /// And each block (1)
     #[value(alias = "1")]
     Trace,
 }

@@ -13,6 +13,7 @@ use copper_launcher::{Job, Orders, Peers, ReadyPipe, Secret, inherited_listener,
 use copper_ofi::{Net, environment};
 use copper_proto::Rank;
 
+use super::compatible::DaemonArguments;
 use super::environment::{MEMORY_MIN, default_memory};
 use super::interface;
 use super::kernel_cache::KernelCache;
@@ -80,6 +81,9 @@ pub(super) struct ServeArguments {
     #[command(flatten)]
     trees: TreesArguments,
 
+    #[command(flatten)]
+    daemon: DaemonArguments,
+
     /// The cache's size, for example 2GiB [default: an eighth of the memory, at most 16GiB]
     #[arg(long, value_name = "SIZE")]
     memory: Option<Size>,
@@ -92,7 +96,7 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "SIZE", requires = "spill")]
     spill_size: Option<Size>,
 
-    /// The fabric: auto, tcp, shm, cxi, cxi0 …
+    /// The fabric: auto, tcp, shm, cxi, cxi0 …, cxi://cxi1; of cxi0,cxi1 the first that is there
     #[arg(long, short = 'n', default_value = "auto")]
     net: Net,
 
@@ -175,7 +179,9 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     with_environment(&arguments.net);
     let ready = arguments.ready_fd.map(ReadyPipe::from_fd).transpose()?;
     let rank = arguments.rank;
-    let result = plan(arguments).and_then(|plan| daemon::run(plan, ready.as_ref()));
+    let applied = arguments.daemon.apply();
+    let result =
+        applied.and_then(|()| plan(arguments)).and_then(|plan| daemon::run(plan, ready.as_ref()));
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
@@ -207,7 +213,8 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
     if source == SourceAccess::None && forest.has_root(rank) {
         bail!("--source none: rank {rank} is the root of a tree, which has to read the source");
     }
-    let files = arguments.trees.files(arguments.source)?;
+    let mut files = arguments.trees.files(arguments.source)?;
+    files.absent_bound = arguments.daemon.absent_bound();
     let memory = arguments.memory.map_or_else(|| default_memory(1), |Size(bytes)| bytes);
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) {
         bail!("--memory {}: give at least {}", Size(memory), Size(MEMORY_MIN));

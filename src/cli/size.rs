@@ -45,6 +45,10 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What somebody gave in decimal units reads best so.
+        if self.0 != 0 && self.0.is_multiple_of(1_000_000) && !self.0.is_multiple_of(1 << 20) {
+            return write!(formatter, "{}MB", self.0 / 1_000_000);
+        }
         let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
         match units.into_iter().find(|(unit, _)| self.0 >= *unit) {
             Some((unit, name)) if self.0.is_multiple_of(unit) => {
@@ -76,6 +80,7 @@ mod tests {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
         assert_eq!(Size(64 << 20).to_string(), "64MiB");
+        assert_eq!(Size(10_000_000).to_string(), "10MB");
         assert_eq!(Size(1536).to_string(), "1.5KiB");
     }
 }

@@ -51,7 +51,7 @@ impl TreesArguments {
             bail!("--source none and --direct-above exclude each other: leave one of them out");
         }
         let direct_above = self.direct_above.map(|Size(bytes)| bytes);
-        Ok(FilePolicy { whole_up_to: self.max_cacheable.0, direct_above })
+        Ok(FilePolicy { whole_up_to: self.max_cacheable.0, direct_above, ..FilePolicy::default() })
     }
 
     /// The same, for the command line of a rank.

@@ -1,9 +1,12 @@
-//! Which files are fetched whole, and which are not fetched through the trees at all.
+//! Which files are fetched whole, which are not fetched through the trees at all, and how long an absent
+//! name stays absent.
+
+use std::time::Duration;
 
 use crate::key::{Key, What};
-use crate::limits::WHOLE_FILE_BYTES;
+use crate::limits::{ABSENT_BOUND, WHOLE_FILE_BYTES};
 
-/// How files are treated by their size; the same for all ranks of a job.
+/// How files and absent names are treated; the same for all ranks of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilePolicy {
     /// Files up to this size, in bytes, are fetched whole on first touch (`-M`).
@@ -11,11 +14,13 @@ pub struct FilePolicy {
     /// Each rank reads the blocks of files larger than this, in bytes, from the source itself
     /// (`--direct-above`); `None` for no file.
     pub direct_above: Option<u64>,
+    /// How long a name is answered as absent where no complete listing proves it (`-E`).
+    pub absent_bound: Duration,
 }
 
 impl Default for FilePolicy {
     fn default() -> FilePolicy {
-        FilePolicy { whole_up_to: WHOLE_FILE_BYTES, direct_above: None }
+        FilePolicy { whole_up_to: WHOLE_FILE_BYTES, direct_above: None, absent_bound: ABSENT_BOUND }
     }
 }
 

@@ -126,7 +126,8 @@ pub const ATTEMPTS_MAX: u32 = 8;
 /// How long a rank may keep the note that a lease is done before it sends it alone.
 pub const DONE_DELAY: Duration = Duration::from_millis(2);
 
-/// How long a name may be answered as absent where no complete listing proves it (`-E`).
+/// How long a name may be answered as absent where no complete listing proves it, unless
+/// [`FilePolicy`](crate::FilePolicy) says otherwise (`-E`).
 pub const ABSENT_BOUND: Duration = Duration::from_millis(2000);
 
 /// Fetches under way at one rank above which nothing more is fetched ahead of readers.

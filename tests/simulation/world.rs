@@ -81,7 +81,7 @@ impl Plan {
             fallback: random.once_in(2),
             files: FilePolicy {
                 whole_up_to: *random.pick(&[WHOLE_FILE_BYTES, WHOLE_FILE_BYTES, 0, 32 << 20]),
-                direct_above: None,
+                ..FilePolicy::default()
             },
             faults: Faults {
                 deaths: random.below(4),

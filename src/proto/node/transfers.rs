@@ -6,7 +6,7 @@ use crate::fetch::{FetchId, Need, PullFailure, State};
 use crate::ids::{JobId, LeaseId, LinkId, PullId};
 use crate::input::SourceAnswer;
 use crate::key::{Key, What};
-use crate::limits::{ABSENT_BOUND, EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
+use crate::limits::{EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
 use crate::output::{Outcome, Output};
 use crate::planted::Bug;
 use crate::store::{Extent, Held, Known, Store};
@@ -133,7 +133,7 @@ impl Node {
                 self.complete(id, Ok(Outcome::Present(entry)), now, store);
             }
             (Ok(SourceAnswer::Absent), None) => {
-                let until = now + ABSENT_BOUND;
+                let until = now + self.files.absent_bound;
                 store.put_entry(&key.path, Known::Absent(until));
                 self.complete(id, Ok(Outcome::Absent(until)), now, store);
             }

@@ -1,0 +1,169 @@
+//! The options of both generations of the C++ Copper: what they take, and what they do.
+
+#[path = "support/harness.rs"]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::job::{COPPER, copper};
+use support::{Job, Options, Scratch, Tree, User, eventually, is_root, run};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+/// The exit code for a command line that makes no sense.
+const USAGE: i32 = 2;
+
+/// The launch script, which finds the program under test.
+fn script(scratch: &Scratch) -> Command {
+    let root = scratch.join("root");
+    fs::create_dir_all(root.join("bin")).expect("it is ours");
+    let program = root.join("bin/copper");
+    if !program.exists() {
+        std::os::unix::fs::symlink(COPPER, program).expect("it is new");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("launcher/launch_copper.sh");
+    let mut command = Command::new(path);
+    command.env("COPPER_ROOT", root).env("COPPER_RUN_DIR", scratch.join("run"));
+    command.env_remove("COPPER_LOG").current_dir("/");
+    command
+}
+
+#[test]
+fn every_option_refuses_a_bad_value_in_one_line_and_starts_nothing() {
+    let scratch = Scratch::new();
+    let bad: [(&str, &[&str]); 20] = [
+        ("-l", &["7", "loud", "-1"]),
+        ("-t", &["terminal", "file,stdout"]),
+        ("-T", &["0", "17", "some"]),
+        ("-M", &["some", "-1"]),
+        ("-E", &["-1", "2s", "86400001"]),
+        ("-s", &["0", "soon"]),
+        ("-b", &["", "4-1", "one", "1,", "1000", "99999"]),
+        ("-N", &["0", "ten"]),
+        ("-I", &["0", "1.5"]),
+        ("-n", &["", "a/b", "cxi0,", "tcp,shm"]),
+        ("--log-type", &["terminal"]),
+        ("--trees", &["0"]),
+        ("--enoent-ttl", &["never"]),
+        ("--cpu-bind", &["1-"]),
+        ("--profile-top", &["0"]),
+        ("--profile-interval", &["0"]),
+        ("--profile", &["yes"]),
+        ("-P", &["yes"]),
+        ("-A", &["yes"]),
+        ("--no-such-option", &["1"]),
+    ];
+    for (option, values) in bad {
+        for value in values {
+            let mut command = script(&scratch);
+            command.args(["--local", "1", "-d"]).arg(scratch.join("logs"));
+            let ended =
+                run(command.arg("-v").arg(scratch.join("views")).args([option, value]), BOUND);
+            let line = ended.failure_line();
+            assert_eq!(ended.status.code(), Some(USAGE), "{option} {value}: {line}");
+            assert!(ended.stdout.is_empty(), "{option} {value}: {}", ended.stdout());
+        }
+    }
+    for option in
+        ["-l", "-t", "-d", "-T", "-M", "-E", "-s", "-b", "-N", "-I", "-n", "-F", "-a", "-v"]
+    {
+        let ended = run(script(&scratch).args(["--local", "1", option]), BOUND);
+        assert_eq!(ended.status.code(), Some(USAGE), "{option}: {}", ended.failure_line());
+    }
+    for left in ["logs", "views", "run"] {
+        assert!(!scratch.join(left).exists(), "{left} was begun");
+    }
+}
+
+#[test]
+fn the_documented_command_works_and_shows_the_logs_here_too() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let file = tree.file_with("file", b"bytes");
+    let (views, logs) = (scratch.join("views"), scratch.join("logs"));
+    let mut command = script(&scratch);
+    command.args(["-l", "2", "-t", "stdout_and_file", "-T", "2", "-s", "40", "--local", "2"]);
+    command.args(["--memory", "64MiB", "-n", "tcp", "-b", "0", "-E", "500", "-P", "-N", "5", "-A"]);
+    command.args(["-I", "60", "-F", "books", "-a", "rw", "-v"]).arg(&views).arg("-d").arg(&logs);
+    let ended = run(&mut command, BOUND);
+    let one_line = ended.stderr();
+    assert!(one_line.lines().count() == 1 && one_line.contains("-F and -a"), "{one_line}");
+    let printed = ended.success();
+    let seen = views.join("1").join(file.strip_prefix("/").expect("absolute"));
+    let bytes = fs::read(seen);
+    let status =
+        run(copper(&scratch).args(["status", "--json", "-v"]).arg(&views), BOUND).success();
+    run(copper(&scratch).arg("stop").arg("-v").arg(&views), BOUND).success();
+
+    assert_eq!(bytes.expect("the view shows it"), b"bytes");
+    assert!(status.contains("\"trees\""), "{status}");
+    assert!(printed.contains("2 of 2 ranks ready"), "{printed}");
+    let said = |text: &str| printed.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(said("the fabric is open"), 2, "of each rank: {printed}");
+    assert_eq!(said("profiles are not written yet"), 2, "of each rank: {printed}");
+    assert_eq!(said("bound cores=\"0\""), 2, "of each rank: {printed}");
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "log");
+    let run_folder = fs::read_dir(&logs).expect("it is there").next().expect("one job");
+    let files = fs::read_dir(run_folder.expect("readable").path().join("logs"));
+    let files: Vec<PathBuf> =
+        files.expect("it is there").map(|it| it.expect("readable").path()).collect();
+    assert_eq!(files.iter().filter(|path| is_log(path)).count(), 2, "{files:?}");
+    for log in files.iter().filter(|path| is_log(path)) {
+        let text = fs::read_to_string(log).expect("text");
+        assert!(text.contains("the fabric is open"), "the file is written too: {text}");
+    }
+}
+
+#[test]
+fn a_daemon_runs_on_the_cores_that_were_asked_for_and_says_which_are_not_there() {
+    let scratch = Scratch::new();
+    let mut job = Job::launch_with(&scratch, 1, &Options::with(&["-b", "0"]));
+    let tasks = fs::read_dir(format!("/proc/{}/task", job.daemons[0].pid)).expect("it runs");
+    for task in tasks {
+        let status = task.expect("readable").path().join("status");
+        // A thread may have ended since.
+        let Ok(status) = fs::read_to_string(status) else { continue };
+        let cores = status.lines().find(|line| line.starts_with("Cpus_allowed_list:"));
+        assert_eq!(cores, Some("Cpus_allowed_list:\t0"), "{status}");
+    }
+    job.stop();
+    let mut serve = copper(&scratch);
+    serve.args(["serve", "--net", "tcp", "--memory", "64MiB", "-b", "0,1000", "-v"]);
+    let line = run(serve.arg(scratch.join("view")), BOUND).failure_line();
+    assert!(line.contains("rank 0: --cpu-bind 0,1000: core 1000 is not there"), "{line}");
+}
+
+/// How long after it came into a directory that cannot be listed a file is seen that was absent.
+fn seen_after(milliseconds: &str) -> Duration {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let user = User::nobody(&scratch);
+    let waiting = tree.directory("waiting");
+    fs::set_permissions(&waiting, fs::Permissions::from_mode(0o711)).expect("it is ours");
+    let late = tree.path("waiting/late");
+    let mut options = Options::with(&["-E", milliseconds]);
+    options.user = user.clone();
+    let job = Job::launch_with(&scratch, 2, &options);
+    let is_there = || {
+        let mut command = user.command("test");
+        run(command.arg("-e").arg(job.view(1, &late)), BOUND).status.success()
+    };
+    let asked = Instant::now();
+    assert!(!is_there());
+    fs::write(&late, "here").expect("it is ours");
+    eventually(BOUND, "the new file is seen", || is_there().then_some(()));
+    asked.elapsed()
+}
+
+#[test]
+fn an_absence_without_a_proof_is_believed_as_long_as_was_asked_for() {
+    if !is_root() {
+        return;
+    }
+    assert!(seen_after("0") < Duration::from_millis(1500), "the default of 2 s was in use");
+    assert!(seen_after("5000") >= Duration::from_millis(4900), "it was asked for earlier");
+}
