@@ -340,6 +340,13 @@ impl Started {
     }
 }
 
+/// Links of a rank with so many children in so many trees.
+pub(crate) fn links_max(children: usize, trees: usize) -> usize {
+    // A rank that lost its parent may come to any ancestor: room for as many again, and for the
+    // answers of this rank's own parent in each tree.
+    (2 * children).max(4) + trees
+}
+
 /// What a rank with so many children in so many trees opens.
 pub(crate) fn network_settings(
     net: Net,
@@ -347,9 +354,7 @@ pub(crate) fn network_settings(
     children: usize,
     trees: usize,
 ) -> NetworkSettings {
-    // A rank that lost its parent may come to any ancestor: room for as many again, and for the
-    // answers of this rank's own parent in each tree.
-    let links = (2 * children).max(4) + trees;
+    let links = links_max(children, trees);
     let messages = links * RECEIVES_PER_CHILD as usize;
     NetworkSettings {
         net,

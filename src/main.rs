@@ -10,6 +10,7 @@ mod bench;
 mod cli;
 mod daemon;
 mod fabric;
+mod resource_limits;
 mod sleeper;
 mod source;
 mod spill;

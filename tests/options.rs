@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::job::{COPPER, copper};
-use support::{Job, Options, Scratch, Tree, User, eventually, is_root, run};
+use support::{Job, Options, Scratch, Tree, User, eventually, is_root, run, shell};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -166,4 +166,50 @@ fn an_absence_without_a_proof_is_believed_as_long_as_was_asked_for() {
     }
     assert!(seen_after("0") < Duration::from_millis(1500), "the default of 2 s was in use");
     assert!(seen_after("5000") >= Duration::from_millis(4900), "it was asked for earlier");
+}
+
+/// A launch of one rank under limits that a shell has set, its daemon's limits by their names as
+/// /proc has them (soft, hard), and what it logged.
+fn launched_under(limits: &str) -> (Vec<(String, String, String)>, String) {
+    let scratch = Scratch::new();
+    let views = scratch.join("views");
+    let mut command = shell(&format!("{limits}; exec \"$@\""), [COPPER]);
+    command.args(["launch", "--local", "1", "--memory", "64MiB", "-n", "tcp", "-l", "warn"]);
+    command.args(["-t", "stdout", "-v"]).arg(&views).arg("-d").arg(scratch.join("logs"));
+    command.env("COPPER_RUN_DIR", scratch.join("run")).env_remove("COPPER_LOG");
+    let printed = run(&mut command, BOUND).success();
+    let pid = printed.split("(pid ").nth(1).and_then(|rest| rest.split(')').next());
+    let limits = fs::read_to_string(format!("/proc/{}/limits", pid.expect("a ready rank")));
+    run(copper(&scratch).arg("stop").arg("-v").arg(&views), BOUND).success();
+    let limits = limits.expect("it runs");
+    let row = |line: &str| {
+        let (name, values) = line.split_at(26);
+        let mut values = values.split_whitespace().map(str::to_owned);
+        Some((name.trim().to_owned(), values.next()?, values.next()?))
+    };
+    (limits.lines().skip(1).filter_map(row).collect(), printed)
+}
+
+fn limit<'a>(limits: &'a [(String, String, String)], name: &str) -> (&'a str, &'a str) {
+    let found = limits.iter().find(|(own, _, _)| own == name);
+    let (_, soft, hard) = found.expect("a limit of Linux");
+    (soft, hard)
+}
+
+#[test]
+fn limits_that_are_too_low_are_raised_or_complained_of_and_core_files_are_left_alone() {
+    let (limits, logged) = launched_under("ulimit -Sn 100; ulimit -Hn 5000; ulimit -Sc 3");
+    let (soft, hard) = limit(&limits, "Max open files");
+    let soft: u64 = soft.parse().expect("a number");
+    assert!((200..5000).contains(&soft) && hard == "5000", "{limits:?}");
+    let (soft, _) = limit(&limits, "Max core file size");
+    assert!(["1536", "3072"].contains(&soft), "as the shell has set it: {limits:?}");
+    assert!(!logged.contains("a limit is too low"), "{logged}");
+
+    let (limits, logged) = launched_under("ulimit -n 150; ulimit -c 0");
+    assert_eq!(limit(&limits, "Max open files"), ("150", "150"));
+    assert_eq!(limit(&limits, "Max core file size"), ("0", "0"));
+    let line = logged.lines().find(|line| line.contains("a limit is too low"));
+    let line = line.unwrap_or_else(|| panic!("no advice: {logged}"));
+    assert!(line.contains("150 files may be open") && line.contains("ulimit -n"), "{line}");
 }

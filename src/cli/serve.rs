@@ -21,6 +21,7 @@ use super::logging::{self, Level};
 use super::size::Size;
 use super::trees::TreesArguments;
 use crate::daemon::{self, Plan, SourceAccess};
+use crate::resource_limits::{Load, Need};
 use crate::spill::{self, SpillPlan};
 
 /// Where a rank listens if its port is not said.
@@ -180,8 +181,10 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let ready = arguments.ready_fd.map(ReadyPipe::from_fd).transpose()?;
     let rank = arguments.rank;
     let applied = arguments.daemon.apply();
-    let result =
-        applied.and_then(|()| plan(arguments)).and_then(|plan| daemon::run(plan, ready.as_ref()));
+    let result = applied.and_then(|()| plan(arguments)).and_then(|plan| {
+        secure_limits(&plan);
+        daemon::run(plan, ready.as_ref())
+    });
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
@@ -286,6 +289,20 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
         patience: arguments.patience.map_or(Duration::MAX, Duration::from_secs),
     })
+}
+
+/// Raises the limits that are too low. What stays too low may still do: it is said, not refused.
+fn secure_limits(plan: &Plan) {
+    let load = Load {
+        children: plan.forest.children_count(plan.rank),
+        trees: plan.forest.count().get() as usize,
+        passthrough: plan.passthrough,
+        memory_bytes: plan.memory_bytes,
+        net: &plan.net,
+    };
+    for shortage in Need::of(load).secure() {
+        tracing::warn!("a limit is too low: {shortage}");
+    }
 }
 
 /// A thread that panics takes the daemon with it: without its FUSE threads or its engine, every
