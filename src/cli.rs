@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod compatible;
 mod cpu_bind;
+mod doctor;
 mod environment;
 mod interface;
 mod kernel_cache;
@@ -47,6 +48,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Have all ranks of a job look at the source anew, where it has changed
     Refresh(refresh::RefreshArguments),
+    /// Look for what would keep a launch from succeeding, and say what to do
+    Doctor(doctor::DoctorArguments),
     /// Run one rank in the foreground
     Serve(Box<serve::ServeArguments>),
     /// Measure the fabric and the tree, beside bare libfabric
@@ -77,6 +80,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Agent(arguments) => agent::run(*arguments),
@@ -93,7 +97,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// An error with its causes, as one line.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();

@@ -9,6 +9,7 @@ mod arena;
 mod bench;
 mod cli;
 mod daemon;
+mod doctor;
 mod fabric;
 mod resource_limits;
 mod sleeper;

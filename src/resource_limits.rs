@@ -67,6 +67,11 @@ impl Need {
         self.shortages(|resource| getrlimit(resource).current)
     }
 
+    /// What stays too low even after everything is raised.
+    pub(crate) fn out_of_reach(self) -> Vec<Shortage> {
+        self.shortages(|resource| getrlimit(resource).maximum)
+    }
+
     fn shortages(self, limit: impl Fn(Resource) -> Option<u64>) -> Vec<Shortage> {
         let needs = self.open_files;
         let files = limit(Resource::Nofile).filter(|&has| has < needs);
