@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::cpu_bind::{self, CpuBind};
 use super::log_follower::LogFollower;
-use super::say;
+use super::{one_line, say};
 
 /// How long an absent name may be believed at most: a day.
 const ENOENT_TTL_MS_MAX: i64 = 86_400_000;
@@ -85,11 +85,18 @@ pub(super) struct DaemonArguments {
     profile_interval: Option<u32>,
 }
 
+impl Usage {
+    /// What is wrong with the command line is that which failed so.
+    pub(super) fn of(error: anyhow::Error) -> Usage {
+        Usage(one_line(&error))
+    }
+}
+
 impl CompatibleArguments {
-    /// Judges what needs the machine, and says what is not needed. For a launch on this machine: cores
-    /// of others are judged there.
-    pub(super) fn check(&self) -> Result<(), Usage> {
-        let cores = self.daemon.cpu_bind.as_ref();
+    /// Judges what needs the machine, and says what is not needed. Only where the daemons are to run
+    /// `here`: cores of other hosts are judged there.
+    pub(super) fn check(&self, here: bool) -> Result<(), Usage> {
+        let cores = self.daemon.cpu_bind.as_ref().filter(|_| here);
         let missing = cores.map(CpuBind::missing).unwrap_or_default();
         if let (Some(list), Some(core)) = (cores, missing.first()) {
             let text = format!("--cpu-bind {list}: this machine has no core {core}");

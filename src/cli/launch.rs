@@ -63,7 +63,7 @@ pub(super) struct LaunchArguments {
     trees: TreesArguments,
 
     #[command(flatten)]
-    compatible: CompatibleArguments,
+    pub(super) compatible: CompatibleArguments,
 
     /// Each rank's cache, for example 2GiB [default: an eighth of the memory by all ranks]
     #[arg(long, value_name = "SIZE")]
@@ -107,7 +107,7 @@ pub(super) struct LaunchArguments {
 }
 
 pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
-    arguments.compatible.check()?;
+    arguments.compatible.check(arguments.local.is_some())?;
     match arguments.local {
         Some(ranks) => run_local(arguments, ranks),
         None => launch_hosts::run(arguments),

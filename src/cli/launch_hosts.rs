@@ -15,6 +15,7 @@ use copper_launcher::{
 };
 use copper_proto::{Forest, Rank};
 
+use super::compatible::Usage;
 use super::launch::{LaunchArguments, common_arguments, directory_of, forest_of};
 use super::size::Size;
 use super::{print, say, version};
@@ -95,13 +96,14 @@ pub(super) struct HostsArguments {
 
 pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let own = &arguments.over_hosts;
-    let hosts = find_hosts(own)?;
-    let (launcher, program) = find_launcher(own)?;
+    let hosts = find_hosts(own).map_err(Usage::of)?;
+    let (launcher, program) = find_launcher(own).map_err(Usage::of)?;
     let directory = directory_of(arguments)?;
     let size = u32::try_from(hosts.len()).context("too many hosts")?;
     let forest = forest_of(arguments, size)?;
     let job = Job::from_environment()?;
-    let options = shell_words::split(&own.launcher_args).context("--launcher-args")?;
+    let options = shell_words::split(&own.launcher_args).context("--launcher-args");
+    let options = options.map_err(Usage::of)?;
     let port = own.port.unwrap_or_else(|| default_port(&job, &directory));
     let base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
     let base =
@@ -147,7 +149,9 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
         ready_timeout: Duration::from_secs(arguments.ready_timeout),
         allow_missing: own.allow_missing,
     };
+    let follower = arguments.compatible.follow(&folder.logs());
     let launched = plan.launch(&mut show_progress());
+    drop(follower);
     if launched.is_err() {
         // All have been ended: there is nothing to stop.
         instances.forget_launch(&directory)?;
