@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a Debian 12 machine lacks to build, test and show Copper, and checks what it cannot
 # install: Rust and /dev/fuse. Run it, or source it from a script of this folder, which then has the
-# variables `root` and `target` and the functions `say` and `die`. Quick when nothing is missing.
+# variables `root` and `target` and the functions `say` and `die`. Quick when nothing is missing. A script
+# that neither builds nor mounts sets `packages_only` first: no more than these is installed or checked.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -19,6 +20,7 @@ die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 packages=(libclang-dev gcc libc6-dev pkg-config fuse3 python3 python3-pip git rsync strace)
 # A libfabric that the builder names takes the place of Debian's.
 [ -n "${LIBFABRIC_PREFIX:-}" ] || packages+=(libfabric-dev)
+[ -z "${packages_only+set}" ] || packages=("${packages_only[@]}")
 
 missing_packages() {
     local package state
@@ -38,8 +40,24 @@ as_root() {
     fi
 }
 
+# What Debian asks before it starts a service.
+policy=/usr/sbin/policy-rc.d
+
+# While packages are installed, no service of theirs starts; afterwards none is left enabled. Nothing
+# that Copper is built or tested with is run as a service.
+hold_services() {
+    [ -e "$policy" ] || as_root sh -c "printf '#!/bin/sh\n# of ci/setup.sh\nexit 101\n' >$policy && chmod 755 $policy" 2>/dev/null || true
+}
+
+release_services() {
+    local units
+    ! grep -qs '^# of ci/setup.sh$' "$policy" || as_root rm "$policy" || true
+    mapfile -t units < <(dpkg -L "$@" 2>/dev/null | sed -n 's|.*/systemd/system/\([^/@]*\.\(service\|socket\)\)$|\1|p')
+    [ ${#units[@]} -eq 0 ] || ! command -v systemctl >/dev/null || as_root systemctl --quiet disable "${units[@]}" 2>/dev/null || true
+}
+
 install_packages() {
-    local missing
+    local missing code=0
     mapfile -t missing < <(missing_packages)
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "missing: ${missing[*]}; install them, there is no apt-get here"
@@ -47,7 +65,10 @@ install_packages() {
     local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
     # One source of packages that does not answer need not be the one that is needed.
     as_root "${apt[@]}" update >/dev/null || say "apt-get update failed; going on with the lists that are there"
-    as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null ||
+    hold_services
+    as_root "${apt[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null || code=$?
+    release_services "${missing[@]}"
+    [ "$code" -eq 0 ] ||
         die "could not install them; as root: apt-get install ${missing[*]}"
     mapfile -t missing < <(missing_packages)
     [ ${#missing[@]} -eq 0 ] || die "still missing after apt-get install: ${missing[*]}"
@@ -82,5 +103,7 @@ if command -v dpkg-query >/dev/null; then
 else
     say "no Debian: make sure that there are the equivalents of ${packages[*]}"
 fi
-check_rust
-check_fuse
+if [ -z "${packages_only+set}" ]; then
+    check_rust
+    check_fuse
+fi

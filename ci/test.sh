@@ -13,6 +13,11 @@ fi
 # shellcheck source=ci/leftovers.sh
 . "$root/ci/leftovers.sh"
 cd "$root"
+# Root's tests start hosts of their own, with ci/cluster.sh.
+if [ "$(id -u)" -eq 0 ] && command -v dpkg-query >/dev/null; then
+    packages=(iproute2 util-linux openssh-server openssh-client)
+    install_packages
+fi
 for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 ||
         die "cargo $component is missing; run: rustup component add rustfmt clippy"

@@ -9,6 +9,7 @@
 #![allow(unused_imports, reason = "each test program uses its part")]
 
 pub(crate) mod attributes;
+pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod job;
 pub(crate) mod lines;
