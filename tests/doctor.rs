@@ -157,9 +157,9 @@ fn hosts_that_are_unknown_silent_or_named_twice_are_named() {
     let report = report(&run(&mut command, BOUND));
     let twice = about(&report, "list of hosts")[0]["found"].to_string();
     assert!(twice.contains("127.0.0.1 (lines 1, 5)"), "{report:#}");
-    let about = about(&report, "hosts");
+    let answers = about(&report, "hosts");
     let found = |verdict: &str, words: [&str; 2]| {
-        about.iter().any(|finding| {
+        answers.iter().any(|finding| {
             let text = finding["found"].as_str().unwrap_or_default();
             finding["verdict"] == verdict && words.iter().all(|word| text.contains(word))
         })
@@ -167,10 +167,16 @@ fn hosts_that_are_unknown_silent_or_named_twice_are_named() {
     assert!(found("FAIL", ["have no address", "nowhere.invalid"]), "{report:#}");
     assert!(found("FAIL", ["do not answer", "192.0.2.1"]), "{report:#}");
     assert!(found("warning", ["nobody at port 22", "127.0.0.1"]), "{report:#}");
-    assert_eq!(about.len(), 3, "{report:#}");
-    assert_eq!(about_own_host(&report), 0, "127.0.0.1 is here: {report:#}");
+    assert_eq!(answers.len(), 3, "{report:#}");
+    assert_eq!(about(&report, "own host").len(), 0, "127.0.0.1 is here: {report:#}");
+
+    fs::write(&hosts, "two names\n").expect("it is ours");
+    let report = report_of(&scratch, &hosts);
+    let list = about(&report, "list of hosts");
+    assert!(list.iter().any(|it| it["verdict"] == "FAIL"), "as a launch would: {report:#}");
 }
 
-fn about_own_host(report: &Value) -> usize {
-    about(report, "own host").len()
+#[track_caller]
+fn report_of(scratch: &Scratch, hosts: &std::path::Path) -> Value {
+    report(&run(doctor(scratch).arg("--hosts").arg(hosts), BOUND))
 }

@@ -65,7 +65,11 @@ impl Drop for LogFollower {
 impl Shown {
     fn logs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+        let is_log = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            // What the launcher said is not a daemon's.
+            name.ends_with(b".log") && !name.ends_with(b"-launcher.log")
+        };
         entries.map(|entry| entry.path()).filter(is_log).collect()
     }
 

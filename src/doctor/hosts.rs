@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use copper_launcher::Hosts;
 use copper_launcher::job::host_name;
 
 use super::Finding;
@@ -66,6 +67,9 @@ pub(super) fn examine(file: &Path, port: u16) -> (usize, Vec<Finding>) {
     if !twice.is_empty() {
         let found = format!("{shown} names hosts more than once: {}", named(&twice));
         findings.push(Finding::fail(CHECK, found, "name each host once: it has one rank"));
+    } else if let Err(error) = Hosts::from_file(file) {
+        // What a launch would say.
+        findings.push(Finding::fail(CHECK, error.to_string(), "write one host a line"));
     }
     let names: Vec<String> = places.keys().map(|&host| host.to_owned()).collect();
     let answers = ask_all(&names, port);
