@@ -1,4 +1,5 @@
-//! The files by which sites install Copper: that they are of this version, and do what they say.
+//! The files by which sites install Copper, and what the README tells users to type: that they are of
+//! this version, and do what they say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,4 +112,36 @@ fn the_spack_recipe_builds_this_version_with_what_it_needs() {
         .collect();
     linked.sort();
     assert_eq!(links, linked, "every name of the script");
+}
+
+/// The README's shell scripts.
+fn scripts(readme: &str) -> Vec<String> {
+    let blocks = readme.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn the_readme_s_scripts_are_scripts_and_its_options_are_there() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("it is there");
+    let scripts = scripts(&readme);
+    assert!(scripts.len() >= 5, "on a laptop, Aurora, Frontier, any cluster: {scripts:?}");
+    for script in &scripts {
+        output(Command::new("bash").args(["-n", "-c", script]));
+        for name in script.split(|c: char| !c.is_ascii_alphanumeric() && !"_./-".contains(c)) {
+            let site = name.ends_with(".sh") && name.contains("_copper");
+            let path = root().join("launcher").join(name.rsplit('/').next().unwrap_or(name));
+            assert!(!site || path.exists(), "{name} is not there");
+        }
+    }
+    let help = output(Command::new(env!("CARGO_BIN_EXE_copper")).args(["launch", "--help"]));
+    let rows = readme.lines().filter(|line| line.starts_with("| `-"));
+    let quoted = rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`'));
+    let options: Vec<&str> = quoted
+        .filter_map(|text| text.split(' ').next().filter(|word| word.starts_with('-')))
+        .collect();
+    assert!(options.len() > 30, "{options:?}");
+    for option in options {
+        let listed = |word: &str| word.trim_end_matches(',') == option;
+        assert!(help.split_whitespace().any(listed), "copper launch --help has no {option}");
+    }
 }
