@@ -15,7 +15,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use copper_proto::Rank;
@@ -65,6 +65,12 @@ pub struct AgentPlan {
     /// How long it may take.
     pub ready_timeout: Duration,
 }
+
+/// How often the head's words are looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Between two looks at a daemon that has nothing to tell: its end is told at once.
+const A_WHILE: Duration = Duration::from_secs(3600);
 
 /// Something happens while the daemon runs.
 enum Event {
@@ -194,16 +200,23 @@ impl AgentPlan {
             drop(daemons);
             return Ok(self.failure(Some(rank.0)));
         }
-        match self.life {
-            Life::Detached => match events.map(|events| events.recv()) {
-                Some(Ok(Event::Released)) => {
-                    release.release().map_err(line)?;
-                    daemons.released();
-                    Ok(ExitCode::SUCCESS)
-                }
-                Some(Ok(Event::Abandoned) | Err(_)) | None => Ok(ExitCode::FAILURE),
-            },
-            Life::Step => Ok(stay(&mut daemons, events)),
+        let end = attend(&mut daemons, speaker, events.as_ref());
+        match (end, self.life) {
+            (Attended::Released, Life::Detached) => {
+                release.release().map_err(line)?;
+                daemons.released();
+                Ok(ExitCode::SUCCESS)
+            }
+            (Attended::Released, Life::Step) => {
+                // A daemon that dies alone is not the end of the job.
+                while !daemons.ended_within(A_WHILE) {}
+                Ok(ExitCode::SUCCESS)
+            }
+            (Attended::Abandoned, _) => Ok(ExitCode::FAILURE),
+            (Attended::Ended, Life::Step) => Ok(ExitCode::SUCCESS),
+            (Attended::Ended, Life::Detached) => {
+                Err(format!("rank {rank} has ended before all were ready"))
+            }
         }
     }
 
@@ -227,21 +240,31 @@ impl AgentPlan {
     }
 }
 
-/// The rest of a step's life: until the daemon ends, or until the head, before it has said that the
-/// launch is complete, is gone.
-fn stay(daemons: &mut Daemons, events: Option<Receiver<Event>>) -> ExitCode {
-    let mut events = events;
+/// What became of a daemon that is ready.
+enum Attended {
+    /// The launch is complete.
+    Released,
+    /// The head is gone, or wants no more of this.
+    Abandoned,
+    /// The daemon has ended.
+    Ended,
+}
+
+/// Passes on what rank 0 counts until the launch is complete, or will not be. Without `events` that
+/// is somebody else's to know.
+fn attend(daemons: &mut Daemons, speaker: &Speaker, events: Option<&Receiver<Event>>) -> Attended {
+    let Some(events) = events else { return Attended::Released };
     loop {
-        match events.as_ref().map(Receiver::try_recv) {
-            Some(Ok(Event::Abandoned)) => return ExitCode::FAILURE,
-            Some(Ok(Event::Released)) => events = None,
-            Some(Err(_)) | None => {}
+        if let Some(counted) = daemons.counted() {
+            speaker.say(Said::Counted(counted));
         }
-        let bound =
-            if events.is_some() { Duration::from_millis(100) } else { Duration::from_secs(3600) };
-        // A daemon that dies alone is not the end of the job.
-        if daemons.ended_within(bound) {
-            return ExitCode::SUCCESS;
+        match events.try_recv() {
+            Ok(Event::Released) => return Attended::Released,
+            Ok(Event::Abandoned) | Err(TryRecvError::Disconnected) => return Attended::Abandoned,
+            Err(TryRecvError::Empty) => {}
+        }
+        if daemons.ended_within(LOOK) {
+            return Attended::Ended;
         }
     }
 }

@@ -20,7 +20,7 @@ use tracing::debug;
 use crate::job::{RunFolder, host_name};
 use crate::local::{Launched, LaunchedRank};
 use crate::process::Process;
-use crate::ready::Report;
+use crate::ready::{ProgressReport, Report};
 use crate::release::Release;
 use crate::secret::SECRET_VARIABLE;
 
@@ -106,6 +106,8 @@ struct Daemon {
     heard: Vec<u8>,
     log: PathBuf,
     state: State,
+    /// What rank 0 has last said of the whole job, until somebody takes it.
+    counted: Option<ProgressReport>,
 }
 
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl Daemon {
         let process = Process::of(child.id());
         let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
         let (ready, heard, state) = (Some(ready), Vec::new(), State::Waiting);
-        Daemon { rank, mount, child, handle, process, ready, heard, log, state }
+        Daemon { rank, mount, child, handle, process, ready, heard, log, state, counted: None }
     }
 
     /// Reads what it has said.
@@ -161,8 +163,7 @@ impl Daemon {
             (Ok(Report::Failed { error }), State::Waiting | State::Ready(_)) => {
                 self.state = State::Failed(Failure::Said(error));
             }
-            // Each rank is waited for by itself.
-            (Ok(Report::Progress { .. }), _) => {}
+            (Ok(Report::Progress { progress }), _) => self.counted = Some(progress),
             // Said before it took the channel over, or after its end was known.
             (Ok(Report::Ready { .. } | Report::Failed { .. }) | Err(_), _) => {
                 debug!(rank = %self.rank, "a line that is no report");
@@ -209,6 +210,11 @@ impl Daemons {
     /// The first daemon's process and log.
     pub(crate) fn first(&self) -> Option<(u32, &Path)> {
         self.all.first().map(|daemon| (daemon.child.id(), daemon.log.as_path()))
+    }
+
+    /// What the first daemon has said of the whole job since this was last asked.
+    pub(crate) fn counted(&mut self) -> Option<ProgressReport> {
+        self.all.first_mut()?.counted.take()
     }
 
     /// Whether the first daemon ends within `bound`.

@@ -25,6 +25,9 @@ const FAILURE_SETTLE: Duration = Duration::from_secs(1);
 /// How long agents may take to end their daemons once they are told.
 const END_BOUND: Duration = Duration::from_secs(8);
 
+/// How long the count may take to reach the head when every rank is ready.
+const COUNT_BOUND: Duration = Duration::from_secs(5);
+
 /// Between two reports of progress.
 const PROGRESS_PACE: Duration = Duration::from_millis(200);
 
@@ -69,7 +72,7 @@ pub struct RemotePlan<'a> {
 /// How far a launch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchProgress {
-    /// Ranks that are ready.
+    /// Ranks that are ready, as far as rank 0 has counted them.
     pub ready: usize,
     /// Ranks that have failed.
     pub failed: usize,
@@ -127,6 +130,8 @@ enum Known {
 struct Ears<'a> {
     hosts: &'a Hosts,
     ranks: Vec<Known>,
+    /// Ranks that rank 0 has counted.
+    counted: usize,
     /// What the launcher itself says, with the host that it is about.
     words: VecDeque<(Option<usize>, String)>,
 }
@@ -190,23 +195,29 @@ impl RemotePlan<'_> {
     ) -> bool {
         let mut deadline = started + self.ready_timeout;
         let mut hopeless = false;
-        let mut told = (usize::MAX, Instant::now());
+        let mut told = (0, started);
+        let mut answered = None;
         loop {
             let ready = ears.count(|known| matches!(known, Known::Ready));
             let failed = ears.count(|known| matches!(known, Known::Failed(_)));
-            let size = ears.ranks.len();
-            if told.0 != ready
-                && (told.1.elapsed() >= PROGRESS_PACE || ready == size || told.0 == usize::MAX)
-            {
-                on_progress(LaunchProgress { ready, failed, size, elapsed: started.elapsed() });
-                told = (ready, Instant::now());
+            let (size, counted) = (ears.ranks.len(), ears.counted);
+            let complete = counted == size;
+            if told.0 != counted && (told.1.elapsed() >= PROGRESS_PACE || complete) {
+                let elapsed = started.elapsed();
+                on_progress(LaunchProgress { ready: counted, failed, size, elapsed });
+                told = (counted, Instant::now());
             }
             let root_failed = matches!(ears.ranks.first(), Some(Known::Failed(_)));
             if !hopeless && (failed > self.allow_missing as usize || root_failed) {
                 hopeless = true;
                 deadline = deadline.min(Instant::now() + FAILURE_SETTLE);
             }
-            if ready + failed == size || !gang.runs() {
+            if ready + failed == size {
+                // Each has its parent; what is left is the count's way up the tree.
+                deadline = deadline.min(*answered.get_or_insert(Instant::now() + COUNT_BOUND));
+            }
+            let waits_for_none = failed > 0 && ready + failed == size;
+            if complete || waits_for_none || !gang.runs() || Instant::now() >= deadline {
                 return hopeless;
             }
             match gang.next(deadline.min(Instant::now() + PROGRESS_PACE)) {
@@ -216,7 +227,6 @@ impl RemotePlan<'_> {
                         status.map_or("it cannot be waited for".to_owned(), |it| it.to_string());
                     ears.ended(gang.host(number), self.fleet.launcher, &how);
                 }
-                None if Instant::now() >= deadline => return hopeless,
                 None => {}
             }
         }
@@ -225,7 +235,8 @@ impl RemotePlan<'_> {
 
 impl<'a> Ears<'a> {
     fn new(hosts: &'a Hosts) -> Ears<'a> {
-        Ears { hosts, ranks: vec![Known::Nothing; hosts.len()], words: VecDeque::new() }
+        let ranks = vec![Known::Nothing; hosts.len()];
+        Ears { hosts, ranks, counted: 0, words: VecDeque::new() }
     }
 
     fn count(&self, is: impl Fn(&Known) -> bool) -> usize {
@@ -259,6 +270,7 @@ impl<'a> Ears<'a> {
             return;
         };
         match (line.said, &known) {
+            (Said::Counted(count), _) => self.counted = count.ready as usize,
             (_, Known::Failed(_)) | (Said::Stopped { .. }, _) => {}
             (Said::Started { log, .. }, _) => *known = Known::Started { log: log.into() },
             (Said::Ready, _) => *known = Known::Ready,

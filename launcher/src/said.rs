@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ready::ProgressReport;
+
 /// What a line of an agent has in it, after whatever the launcher puts before it.
 const MARK: &str = "copper-agent: ";
 
@@ -33,6 +35,8 @@ pub enum Said {
     },
     /// Its mount answers.
     Ready,
+    /// The ranks of the job that are ready, as they are counted up the tree: said by rank 0.
+    Counted(ProgressReport),
     /// It will not come up, or could not be stopped.
     Failed {
         /// Why, and what to do.

@@ -64,7 +64,8 @@ pub(super) struct DaemonArguments {
     #[arg(long, short = 'E', value_name = "MS", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(0..=ENOENT_TTL_MS_MAX))]
     enoent_ttl: u32,
 
-    /// Cores for each daemon, as 48-51 or 1,2,65,66; or `none` [default: 48-51 where they exist]
+    /// Cores for each daemon, as 48-51 or 1,2,65,66; or `none` [default: 48-51 where they exist, with
+    /// --local none]
     #[arg(long, short = 'b', value_name = "LIST")]
     cpu_bind: Option<CpuBind>,
 
@@ -116,12 +117,14 @@ impl CompatibleArguments {
         }
     }
 
-    /// The daemons' part, for the command line of a rank.
-    pub(super) fn words(&self) -> Vec<OsString> {
+    /// The daemons' part, for the command line of a rank. Several on one machine (`crowded`) do not
+    /// share the few cores that are meant for one.
+    pub(super) fn words(&self, crowded: bool) -> Vec<OsString> {
         let daemon = &self.daemon;
+        let unbound = (crowded && daemon.cpu_bind.is_none()).then(|| "none".to_owned());
         let values = [
             ("--enoent-ttl", Some(daemon.enoent_ttl.to_string())),
-            ("--cpu-bind", daemon.cpu_bind.as_ref().map(CpuBind::to_string)),
+            ("--cpu-bind", daemon.cpu_bind.as_ref().map(CpuBind::to_string).or(unbound)),
             ("--profile-top", daemon.profile_top.map(|count| count.to_string())),
             ("--profile-interval", daemon.profile_interval.map(|seconds| seconds.to_string())),
         ];

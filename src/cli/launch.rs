@@ -189,7 +189,7 @@ pub(super) fn common_arguments(
         arguments.fuse_threads.to_string().into(),
     ];
     common.extend(arguments.trees.words());
-    common.extend(arguments.compatible.words());
+    common.extend(arguments.compatible.words(arguments.local.is_some_and(|ranks| ranks > 1)));
     // Daemons on other hosts start in another folder.
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), absolute(path).into()];

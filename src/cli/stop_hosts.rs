@@ -50,7 +50,7 @@ fn report(answers: &Answers) -> bool {
                 failed = true;
                 say(&format!("copper: rank {rank}: {reason}"));
             }
-            Said::Started { .. } | Said::Ready => {}
+            Said::Started { .. } | Said::Ready | Said::Counted(_) => {}
         }
     }
     for silent in &answers.silent {
