@@ -76,6 +76,7 @@ pub(crate) struct Plan {
     pub(crate) launch: PathBuf,
     pub(crate) roots: Vec<PathBuf>,
     pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) denied: Vec<PathBuf>,
     pub(crate) memory_bytes: u64,
     pub(crate) spill: Option<SpillPlan>,
     pub(crate) net: Net,
@@ -391,7 +392,12 @@ fn source(
         SourceAccess::Direct => {
             let mut hidden = plan.hidden.clone();
             hidden.push(plan.mount.clone());
-            let settings = SourceSettings { roots: plan.roots.clone(), hidden };
+            hidden.extend_from_slice(&plan.denied);
+            let settings = SourceSettings {
+                roots: plan.roots.clone(),
+                hidden,
+                is_restricted: !plan.denied.is_empty(),
+            };
             RankSource::reading(settings, counters, Arc::clone(queue))
                 .context("the source's threads cannot be started")
         }

@@ -57,6 +57,8 @@ pub(crate) struct SourceSettings {
     pub(crate) roots: Vec<PathBuf>,
     /// Mount points of views of this job, which no view shows.
     pub(crate) hidden: Vec<PathBuf>,
+    /// Some of these are to be kept from others, not only out of the way.
+    pub(crate) is_restricted: bool,
 }
 
 struct Work<F> {

@@ -286,3 +286,120 @@ fn a_view_shows_nothing_outside_of_its_roots() {
         });
     }
 }
+
+#[test]
+fn a_rank_refuses_what_it_does_not_show_whatever_the_asking_rank_shows() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    for folder in ["allowed", "allowed/denied", "allowed/denied/deeper"] {
+        tree.directory(folder);
+    }
+    let [shown, outside] = ["allowed/shown", "outside"].map(|name| tree.file(name, 5000));
+    let denied = ["allowed/denied/file", "allowed/denied/deeper/file"];
+    let denied = denied.map(|name| tree.file(name, 5000));
+    std::os::unix::fs::symlink(tree.path("allowed/denied"), tree.path("allowed/link"))
+        .expect("it is ours");
+    let secret = secret(&scratch, "secret", 0o600);
+    let views = [scratch.join("view-0"), scratch.join("view-1")];
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("loopback"));
+    let peers = ports.each_ref().map(|port| port.local_addr().expect("bound").to_string());
+    drop(ports);
+    let start = |rank: usize, arguments: &[&str]| {
+        let number = rank.to_string();
+        let mut command = serve(&scratch, &views[rank], &["--size", "2", "--rank", &number]);
+        command.args(["--job", "it", "-l", "warn", "--peers", &peers.join(",")]).args(arguments);
+        let daemon = Running::start(command.arg("--secret-file").arg(&secret));
+        await_mount(&daemon, &views[rank]);
+        daemon
+    };
+    let text = |name: &str| tree.path(name).to_str().expect("text").to_owned();
+    // Denied by a name that leads there.
+    let root = start(0, &["--root", &text("allowed"), "--deny", &text("allowed/link")]);
+    let child = start(1, &["--root", "/"]);
+    for view in &views {
+        let below = |path: &Path| view.join(path.strip_prefix("/").expect("absolute"));
+        let (readable, outside) = (below(&shown), below(&outside));
+        let passwords = below(Path::new("/etc/passwd"));
+        let denied = denied.each_ref().map(|path: &PathBuf| below(path));
+        let (link, folder) =
+            (below(&tree.path("allowed/link")), below(&tree.path("allowed/denied")));
+        within(BOUND, "reading", move || {
+            assert_eq!(fs::read(&readable).expect("it is shown").len(), 5000);
+            let refused = |path: &Path| fs::read(path).expect_err("refused").raw_os_error();
+            // Where nothing but the way is shown, a name that does not lead on is not there.
+            assert!(refused(&passwords).is_some() && refused(&outside).is_some());
+            for path in &denied {
+                assert_eq!(
+                    refused(path),
+                    Some(rustix::io::Errno::NOENT.raw_os_error()),
+                    "{path:?}"
+                );
+            }
+            assert!(fs::read(link.join("file")).is_err());
+            let names = fs::read_dir(&folder).expect("an empty one in its place").count();
+            assert_eq!(names, 0);
+        });
+    }
+    let mut command = copper(&scratch);
+    let status = run(command.args(["status", "--json", "-v"]).arg(&views[0]), BOUND).success();
+    let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+    let opens = |rank: usize| status["ranks"][rank]["source"]["opens"].as_u64();
+    assert_eq!((opens(0), opens(1)), (Some(1), Some(0)), "rank 1 has asked rank 0 for all of it");
+    for daemon in [child, root] {
+        daemon.process.signal(Signal::TERM);
+        assert!(daemon.finish(BOUND).status.success());
+    }
+}
+
+#[test]
+fn what_a_launch_denies_is_shown_by_no_rank() {
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    tree.directory("private");
+    let (private, shown) = (tree.file("private/file", 100), tree.file("file", 100));
+    let folder = tree.path("private");
+    let options = support::Options::with(&["--deny", folder.to_str().expect("text")]);
+    let job = Job::launch_with(&scratch, 2, &options);
+    for rank in 0..2 {
+        let [private, shown] = [&private, &shown].map(|path| job.view(rank, path));
+        within(BOUND, "reading", move || {
+            assert!(fs::read(private).is_err());
+            assert_eq!(fs::read(shown).expect("it is shown").len(), 100);
+        });
+    }
+    let absent = scratch.join("absent");
+    let mut command = serve(&scratch, &scratch.join("view"), &[]);
+    let line = run(command.arg("--deny").arg(absent), BOUND).failure_line();
+    assert!(line.contains("--deny") && line.contains("absent"), "{line}");
+}
+
+#[test]
+fn the_secret_is_in_no_command_line_and_in_no_environment_of_a_daemon() {
+    let scratch = Scratch::new();
+    let digits = "5ec7e7".repeat(10) + "5ec7";
+    let view = scratch.join("view");
+    let mut command = serve(&scratch, &view, &["-l", "trace"]);
+    let daemon = Running::start(command.env("COPPER_SECRET", &digits));
+    await_mount(&daemon, &view);
+    let guardians = support::process::children(&[daemon.process.pid]);
+    assert!(!guardians.is_empty(), "a daemon has a guardian");
+    for pid in guardians.iter().map(|it| it.pid).chain([daemon.process.pid]) {
+        for file in ["environ", "cmdline"] {
+            let said = fs::read(format!("/proc/{pid}/{file}")).expect("it runs");
+            let said = String::from_utf8_lossy(&said);
+            assert!(!said.contains(&digits) && !said.contains("COPPER_SECRET="), "{file}: {said}");
+        }
+        // What is left of the way that it took is empty.
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten() {
+            let name = fs::read_link(entry.path()).unwrap_or_default();
+            assert!(!name.to_string_lossy().contains("memfd:"), "{name:?}");
+        }
+    }
+    daemon.process.signal(Signal::TERM);
+    let ended = daemon.finish(BOUND);
+    assert!(ended.status.success());
+    assert!(!ended.stderr().contains(&digits), "not in the log");
+    // It is the secret all the same: another does not fit.
+    let wrong = run(serve(&scratch, &view, &[]).env("COPPER_SECRET", "not one"), BOUND);
+    assert!(wrong.failure_line().contains("64 hexadecimal digits"));
+}

@@ -3,18 +3,25 @@
 //! It reaches a rank through a file of mode 0600 or an environment variable, never through a
 //! command line, which every user of the machine can read. It is never printed.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// The environment variable that [`Secret::from_environment`] reads. Whoever starts another program
 /// takes it out of that program's environment, and whoever logs an environment leaves it out.
 pub const SECRET_VARIABLE: &str = "COPPER_SECRET";
+
+/// The number of the pipe that [`HandedOn::leave`] leaves: nothing worth to be known.
+const PIPE_VARIABLE: &str = "COPPER_SECRET_PIPE";
 
 /// 256 bits: the key size of BLAKE3.
 const SECRET_BYTES: usize = 32;
@@ -59,11 +66,15 @@ impl Secret {
         parse(&text).ok_or_else(|| SecretError::Malformed { place: path.display().to_string() })
     }
 
-    /// The secret in [`SECRET_VARIABLE`]; `None` if that is not set.
+    /// The secret that [`HandedOn::leave`] has left to this program, else the one in
+    /// [`SECRET_VARIABLE`]; `None` if there is neither. To be called once.
     ///
     /// # Errors
-    /// If it is set to something that is not a secret.
+    /// If there is something that is not a secret.
     pub fn from_environment() -> Result<Option<Secret>, SecretError> {
+        if let Some(number) = std::env::var_os(PIPE_VARIABLE) {
+            return take_from_pipe(&number).map(Some);
+        }
         let Some(text) = std::env::var_os(SECRET_VARIABLE) else { return Ok(None) };
         let malformed = || SecretError::Malformed { place: SECRET_VARIABLE.to_owned() };
         parse(text.as_encoded_bytes()).map(Some).ok_or_else(malformed)
@@ -127,6 +138,49 @@ impl Secret {
     pub(crate) fn key(&self, purpose: &'static str) -> [u8; 32] {
         blake3::derive_key(purpose, &self.0)
     }
+}
+
+/// A secret on its way to the program that this one is about to become: in a pipe, which is empty
+/// once it is read. The environment of a process can be read as long as it runs.
+#[derive(Debug)]
+pub struct HandedOn {
+    reader: OwnedFd,
+}
+
+impl HandedOn {
+    /// Takes the secret of this program's environment; `None` if there is none.
+    ///
+    /// # Errors
+    /// If there is no pipe to be had.
+    pub fn take() -> io::Result<Option<HandedOn>> {
+        let Some(text) = std::env::var_os(SECRET_VARIABLE) else { return Ok(None) };
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK)?;
+        // The pipe has room for more than any environment variable that is a secret.
+        rustix::io::write(&writer, text.as_encoded_bytes())?;
+        Ok(Some(HandedOn { reader }))
+    }
+
+    /// Prepares the command that this program becomes by `exec`.
+    pub fn leave(&self, command: &mut Command) {
+        command.env_remove(SECRET_VARIABLE);
+        command.env(PIPE_VARIABLE, self.reader.as_raw_fd().to_string());
+    }
+}
+
+fn take_from_pipe(number: &OsStr) -> Result<Secret, SecretError> {
+    let malformed = || SecretError::Malformed { place: PIPE_VARIABLE.to_owned() };
+    let number: u32 = number.to_str().and_then(|it| it.parse().ok()).ok_or_else(malformed)?;
+    // Opened anew by its name: a number alone proves nothing. The old one leads to an empty pipe.
+    let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+    let failed = |source| SecretError::Read { path: path.clone(), source };
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let pipe = OpenOptions::new().read(true).custom_flags(flags).open(&path).map_err(failed)?;
+    if !pipe.metadata().map_err(failed)?.file_type().is_fifo() {
+        return Err(malformed());
+    }
+    let mut text = Vec::with_capacity(2 * SECRET_BYTES + 1);
+    pipe.take(2 * SECRET_BYTES as u64 + 2).read_to_end(&mut text).map_err(failed)?;
+    parse(&text).ok_or_else(malformed)
 }
 
 impl fmt::Debug for Secret {

@@ -19,6 +19,7 @@ use super::kernel_cache::KernelCache;
 use super::launch_hosts::{self, HostsArguments};
 use super::logging::Level;
 use super::print;
+use super::serve::denied;
 use super::size::Size;
 use super::trees::TreesArguments;
 use crate::daemon::SourceAccess;
@@ -58,6 +59,10 @@ pub(super) struct LaunchArguments {
     /// Show only what is below DIR, and the way to it; may be given several times
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: Vec<PathBuf>,
+
+    /// Show nothing below DIR, and refuse it to every rank; may be given several times
+    #[arg(long, value_name = "DIR")]
+    deny: Vec<PathBuf>,
 
     #[command(flatten)]
     trees: TreesArguments,
@@ -135,7 +140,7 @@ fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode
     let instances = Instances::open()?;
 
     let memory = arguments.memory.map_or_else(|| default_memory(ranks.into()), |Size(bytes)| bytes);
-    let mut common = common_arguments(arguments, &job, &directory);
+    let mut common = common_arguments(arguments, &job, &directory)?;
     common.extend(["--memory".into(), memory.to_string().into()]);
     common.extend(["--ready-timeout".into(), arguments.ready_timeout.to_string().into()]);
     common.extend(mounts.iter().flat_map(|mount| [OsString::from("--hide"), mount.into()]));
@@ -168,11 +173,15 @@ fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode
 }
 
 /// What every rank is started with.
+///
+/// # Errors
+/// If a folder that is not to be shown is not there.
 pub(super) fn common_arguments(
     arguments: &LaunchArguments,
     job: &Job,
     directory: &std::path::Path,
-) -> Vec<OsString> {
+) -> anyhow::Result<Vec<OsString>> {
+    let denied = denied(&arguments.deny, true)?;
     let mut common: Vec<OsString> = vec![
         "serve".into(),
         "--job".into(),
@@ -194,6 +203,7 @@ pub(super) fn common_arguments(
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let flag = |name: &str, path: &PathBuf| [OsString::from(name), absolute(path).into()];
     common.extend(arguments.root.iter().flat_map(|root| flag("--root", root)));
+    common.extend(denied.iter().flat_map(|folder| flag("--deny", folder)));
     if arguments.source == SourceAccess::None {
         common.extend(["--source".into(), "none".into(), "--roots-read".into()]);
     }
@@ -213,7 +223,7 @@ pub(super) fn common_arguments(
     if arguments.passthrough {
         common.push("--passthrough".into());
     }
-    common
+    Ok(common)
 }
 
 /// The trees of a job of so many ranks, judged before anything is started.

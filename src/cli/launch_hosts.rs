@@ -316,7 +316,7 @@ fn agent_command(
     if launcher == Launcher::Slurm {
         command.push("--all-hear".into());
     }
-    let mut daemon = common_arguments(arguments, job, directory);
+    let mut daemon = common_arguments(arguments, job, directory)?;
     if let Some(Size(bytes)) = arguments.memory {
         daemon.extend(["--memory".into(), bytes.to_string().into()]);
     }

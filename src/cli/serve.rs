@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use copper_launcher::secret::HandedOn;
 use copper_launcher::{Job, Orders, Peers, ReadyPipe, Secret, inherited_listener, listen};
 use copper_ofi::{Net, environment};
 use copper_proto::Rank;
@@ -75,7 +76,11 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: Vec<PathBuf>,
 
-    /// Show nothing below DIR
+    /// Show nothing below DIR, and refuse it to other ranks; may be given several times
+    #[arg(long, value_name = "DIR")]
+    deny: Vec<PathBuf>,
+
+    /// The same for a view of this launch, which nobody may touch
     #[arg(long, value_name = "DIR", hide = true)]
     hide: Vec<PathBuf>,
 
@@ -203,6 +208,8 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
     let mount = absolute(arguments.mount.unwrap_or_else(super::default_mount))?;
     let roots = arguments.root.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     let hidden = arguments.hide.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+    // A launcher has looked where they lead.
+    let denied = denied(&arguments.deny, arguments.launch.is_none())?;
 
     let (rank, size) = (Rank(arguments.rank), arguments.size);
     if rank.0 >= size.get() {
@@ -274,6 +281,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         mount,
         roots,
         hidden,
+        denied,
         // So that each share of it is whole pages.
         memory_bytes: memory & !((1 << 16) - 1),
         spill,
@@ -303,6 +311,25 @@ fn secure_limits(plan: &Plan) {
     for shortage in Need::of(load).secure() {
         tracing::warn!("a limit is too low: {shortage}");
     }
+}
+
+/// The folders that are not shown: as they are named and, where symbolic links lead elsewhere, what
+/// they lead to, since a view follows its links by itself.
+pub(super) fn denied(folders: &[PathBuf], follow: bool) -> anyhow::Result<Vec<PathBuf>> {
+    let mut denied = Vec::new();
+    for folder in folders {
+        let absolute = std::path::absolute(folder)
+            .with_context(|| format!("--deny {}: that is no path", folder.display()))?;
+        if follow {
+            let resolved = absolute.canonicalize().with_context(|| {
+                format!("--deny {}: it is to be there before it is denied", folder.display())
+            })?;
+            denied.push(resolved);
+        }
+        denied.push(absolute);
+    }
+    denied.dedup();
+    Ok(denied)
 }
 
 /// A thread that panics takes the daemon with it: without its FUSE threads or its engine, every
@@ -346,18 +373,29 @@ fn spill_plan(
 
 /// Providers and the C library read some of their settings from the environment only, when they are
 /// loaded: where some are missing, this program starts itself again with them. What the user has set
-/// stays.
+/// stays, but for the job's secret, which goes on through a pipe: what a process has in its environment
+/// is to be read there as long as it runs.
 pub(super) fn with_environment(net: &Net) {
     let unset = |name: &&str| std::env::var_os(name).is_none();
     let wanted = environment(net).into_iter().chain(ALLOCATOR);
     let missing: Vec<_> = wanted.filter(|(name, _)| unset(name)).collect();
-    if missing.is_empty() {
+    let secret = match HandedOn::take() {
+        Ok(secret) => secret,
+        Err(error) => {
+            tracing::warn!(%error, "the job's secret stays in the environment");
+            None
+        }
+    };
+    if missing.is_empty() && secret.is_none() {
         return;
     }
     let again = std::env::current_exe().map(|exe| {
         let mut arguments = std::env::args_os();
         let mut command = std::process::Command::new(exe);
         command.arg0(arguments.next().unwrap_or_default()).args(arguments).envs(missing);
+        if let Some(secret) = &secret {
+            secret.leave(&mut command);
+        }
         // Returns only if it fails.
         command.exec()
     });

@@ -15,6 +15,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use copper_fuse::mount_table::{DeviceId, MountTable};
 use copper_proto::{Errno, ViewPath};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno as Failure;
 
 use super::SourceSettings;
 
@@ -40,6 +42,8 @@ struct Views {
 pub(super) struct Boundary {
     roots: Vec<ViewPath>,
     own: Vec<ViewPath>,
+    /// Not everything may be shown, so that where a path leads has to be looked at.
+    is_restricted: bool,
     views: RwLock<Views>,
     /// Becomes readable for `POLLPRI` when a mount has come or gone since it was asked last.
     mounts: Mutex<File>,
@@ -50,7 +54,10 @@ impl Boundary {
     /// If the mount table cannot be read.
     pub(super) fn new(settings: SourceSettings) -> io::Result<Boundary> {
         let mounts = File::open("/proc/self/mountinfo")?;
+        let is_restricted = settings.is_restricted
+            || !settings.roots.iter().any(|root| root.as_os_str().as_bytes() == b"/");
         let boundary = Boundary {
+            is_restricted,
             roots: settings.roots.iter().filter_map(|root| view_path(root)).collect(),
             own: settings.hidden.iter().filter_map(|point| view_path(point)).collect(),
             views: RwLock::new(Views::default()),
@@ -74,6 +81,9 @@ impl Boundary {
             ancestor = at.split().map(|(parent, _)| parent);
         }
         if self.roots.iter().any(|root| path.is_within(root)) {
+            if self.is_restricted && leads_elsewhere(path) {
+                return Err(Errno::EACCES);
+            }
             Ok(Passage::Open)
         } else if self.roots.iter().any(|root| root.is_within(path)) {
             Ok(Passage::Way)
@@ -116,6 +126,18 @@ impl Boundary {
     }
 }
 
+/// Whether there is a symbolic link on the way to a path. A view's kernel follows links by itself and
+/// asks for what they lead to; only who wants to get around the boundary asks through one.
+fn leads_elsewhere(path: &ViewPath) -> bool {
+    let Some((parent, _)) = path.split() else { return false };
+    let mut absolute = b"/".to_vec();
+    absolute.extend_from_slice(parent.as_bytes());
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = openat2(CWD, absolute, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    // Where the kernel cannot say, nothing is shown.
+    matches!(opened, Err(Failure::LOOP | Failure::NOSYS | Failure::PERM))
+}
+
 /// The path below `/`, if it is absolute and has no `..`.
 fn view_path(path: &Path) -> Option<ViewPath> {
     let bytes = path.as_os_str().as_bytes().strip_prefix(b"/")?;
@@ -130,7 +152,8 @@ mod tests {
 
     fn boundary(roots: &[&str], hidden: &[&str]) -> Boundary {
         let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
-        Boundary::new(SourceSettings { roots: paths(roots), hidden: paths(hidden) })
+        let is_restricted = false;
+        Boundary::new(SourceSettings { roots: paths(roots), hidden: paths(hidden), is_restricted })
             .expect("there is a mount table")
     }
 
@@ -156,5 +179,24 @@ mod tests {
         assert_eq!(boundary.check(&ViewPath::root()), Ok(Passage::Way));
         assert_eq!(boundary.check(&path("opt/environment")), Err(Errno::EACCES));
         assert_eq!(boundary.check(&path("etc/shadow")), Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn a_link_out_of_the_allowed_roots_is_no_way_around_them() {
+        let base = std::env::temp_dir().join(format!("copper-boundary-{}", std::process::id()));
+        let (shown, secret) = (base.join("shown"), base.join("secret"));
+        for folder in [&shown, &secret] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        std::os::unix::fs::symlink(&secret, shown.join("link")).expect("a link");
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        let below = |name: &str| path(&text(&shown.join(name))[1..]);
+        let only = boundary(&[&text(&shown)], &[]);
+        assert_eq!(only.check(&below("link")), Ok(Passage::Open), "the link itself");
+        assert_eq!(only.check(&below("link/file")), Err(Errno::EACCES));
+        assert_eq!(only.check(&below("file")), Ok(Passage::Open));
+        let all = boundary(&["/"], &[]);
+        assert_eq!(all.check(&below("link/file")), Ok(Passage::Open), "nothing to get around");
+        std::fs::remove_dir_all(base).expect("it is ours");
     }
 }

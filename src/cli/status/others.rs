@@ -1,9 +1,10 @@
 //! The ranks of a job that run on other machines: one of this machine asks them, through the tree.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use copper_launcher::Listed;
 use copper_launcher::status::query_job;
+use copper_launcher::{Instance, Listed};
 use serde_json::{Value, json};
 
 /// Adds the ranks of other machines to what those of this one say, each with `via`: the rank that
@@ -22,7 +23,7 @@ pub(super) fn add(listed: &[Listed], report: &mut Value) -> Vec<String> {
         }
         let own: Vec<&Listed> = listed.iter().filter(|it| of(it) == of(one)).collect();
         let here: BTreeSet<u32> = own.iter().map(|it| it.instance.rank.0).collect();
-        if here.len() < one.instance.size as usize {
+        if here.len() < one.instance.size as usize && !is_local(&one.instance) {
             match ask(&own) {
                 Ok(Some((via, ranks))) => merge(report, &here, one.instance.size, via, ranks),
                 // None of them runs.
@@ -35,6 +36,14 @@ pub(super) fn add(listed: &[Listed], report: &mut Value) -> Vec<String> {
         ranks.sort_by_key(|rank| rank["rank"].as_u64());
     }
     notes
+}
+
+/// Whether all ranks were launched on this machine (`--local`): then their views lie beside each other
+/// in the folder of the launch, and who is not in the register has ended.
+fn is_local(instance: &Instance) -> bool {
+    let numbered = instance.mount.file_name() == Some(instance.rank.to_string().as_ref());
+    let folder = instance.mount.parent().and_then(Path::file_name);
+    numbered && folder == instance.launch.file_name()
 }
 
 /// The first that can ask for all.
