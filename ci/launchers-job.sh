@@ -7,7 +7,7 @@ launcher=$1 bare=$2
 # What ci/launchers.sh has put into the environment.
 : "${work:?}" "${root:?}" "${hosts:?}" "${copper:?}" "${python:?}" "${environment:?}"
 result=ok ready_s=- import_s=- stop_s=- view=/tmp/copper-view
-PATH=$work/bin-$launcher:$PATH
+PATH=$work/bin-$launcher:$(dirname -- "$copper"):$PATH
 
 problem() { printf 'launchers.sh: %s: %s\n' "$launcher" "$*" >&2; result=failed; }
 
@@ -58,17 +58,21 @@ assert int(numpy.arange(10).sum()) == 45'" || problem "numpy could not be import
 }
 
 try_copper() {
-    local from=$EPOCHREALTIME left choice=(--launcher "$launcher" --hosts "$work/hosts")
-    # Within a job of Slurm's all of it is known without being told.
-    [ "$launcher" != slurm ] || choice=()
-    if ! "$copper" launch ${choice[@]+"${choice[@]}"} --net tcp --memory 256MiB -v "$view" -d "$work/logs"; then
+    local from=$EPOCHREALTIME left start=("$copper" launch --launcher "$launcher" --hosts "$work/hosts" --net tcp) stop=("$copper" stop)
+    # Within a job of Slurm's all of it is known without being told: a command that was documented for
+    # the C++ Copper.
+    if [ "$launcher" = slurm ]; then
+        start=("$root/launcher/launch_copper.sh" -l 2 -t stdout_and_file -T 2 -s 40)
+        stop=("$root/launcher/stop_copper.sh")
+    fi
+    if ! "${start[@]}" --memory 256MiB -v "$view" -d "$work/logs"; then
         problem "copper launch failed"
         return
     fi
     ready_s=$(since "$from")
     read_on_all
     from=$EPOCHREALTIME
-    "$copper" stop -v "$view" || problem "copper stop failed"
+    "${stop[@]}" -v "$view" || problem "copper stop failed"
     stop_s=$(since "$from")
     left=$(clush -q -N -a "grep ' fuse' /proc/self/mounts | sed \"s|^|\$(hostname): |\"; pgrep -x copper | sed \"s|^|\$(hostname): process |\"; ls -d '$view' 2>/dev/null | sed \"s|^|\$(hostname): folder |\"")
     [ -z "$left" ] || problem "left behind: $(paste -sd, - <<<"$left")"

@@ -108,7 +108,7 @@ for launcher in "${only[@]}"; do
         tail -n 3 "$work"/logs/*/logs/*.log >&2 2>/dev/null || true
         [ -e "$work/row.$launcher" ] || printf '%s - - - failed\n' "$launcher" >"$work/row.$launcher"
     fi
-    [ "$launcher" != slurm ] || cat "$work/slurm.out" || true
+    [ "$launcher" != slurm ] || grep -v " DEBUG " "$work/slurm.out" || true
 done
 {
     echo "launcher ready_s import_s stop_s result"
