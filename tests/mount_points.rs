@@ -256,9 +256,7 @@ fn an_unmount_from_outside_ends_the_daemon() {
     run(Command::new("fusermount3").args(["-u", "--"]).arg(&job.views[1]), BOUND).success();
     assert!(job.daemons[1].wait(Duration::from_secs(10)), "a daemon without a mount goes on");
     assert_eq!(scratch.path().metadata().expect("it is ours").dev(), before);
-    let status = job.status();
-    assert_eq!(status.ranks().len(), 2, "rank 0 misses it");
-    assert_eq!(status.rank(1)["state"], "no answer", "it has taken its leave");
+    assert_eq!(job.status().ranks().len(), 1, "it has taken its leave");
     job.stop();
 }
 
