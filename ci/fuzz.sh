@@ -32,7 +32,7 @@ coverage+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 coverage+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 say "building (a minute the first time)"
 in_group env RUSTC_BOOTSTRAP=1 RUSTFLAGS="$coverage -Ccodegen-units=1" CARGO_TARGET_DIR="$target/fuzzing" \
-    cargo build --locked --quiet --release --target "$machine" --manifest-path tests/fuzzing/coverage/Cargo.toml
+    cargo build --quiet --release --target "$machine" --manifest-path tests/fuzzing/coverage/Cargo.toml
 program=$target/fuzzing/$machine/release/copper-fuzzing
 
 # Runs one target; what it prints goes to a file.
