@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::process::Process;
@@ -44,6 +45,7 @@ struct Member {
     process: Option<Process>,
     /// What is written to its standard input; dropped, that ends.
     input: Option<SyncSender<String>>,
+    writer: Option<JoinHandle<()>>,
     ended: bool,
 }
 
@@ -105,8 +107,9 @@ impl Gang {
         // Its ends of the pipes are its own now.
         drop(command);
         let process = Process::of(child.id());
-        let input = child.stdin.take().map(writer).transpose().map_err(failed)?;
-        self.members.push(Member { host: start.host, process, input, ended: false });
+        let writer = child.stdin.take().map(writer).transpose().map_err(failed)?;
+        let (input, writer) = writer.unzip();
+        self.members.push(Member { host: start.host, process, input, writer, ended: false });
         let (sender, left) = (sender.clone(), Arc::clone(&self.left));
         let listen = move || listen(number, reader, child, &sender, &left);
         std::thread::Builder::new().name("launcher".to_owned()).spawn(listen).map_err(failed)?;
@@ -169,6 +172,10 @@ impl Gang {
     /// They live without us from now on: the first of them.
     pub(crate) fn keep(mut self) -> Option<Process> {
         self.hush();
+        // This process may end at once, and what was said is to arrive.
+        for writer in self.members.iter_mut().filter_map(|member| member.writer.take()) {
+            let _ = writer.join();
+        }
         self.kept = true;
         self.members.first().and_then(|member| member.process)
     }
@@ -198,7 +205,7 @@ fn open_voice(path: &Path) -> io::Result<(File, File)> {
 }
 
 /// Writes to a process from a thread of its own: one that does not read would stop us.
-fn writer(mut input: ChildStdin) -> io::Result<SyncSender<String>> {
+fn writer(mut input: ChildStdin) -> io::Result<(SyncSender<String>, JoinHandle<()>)> {
     let (sender, receiver) = sync_channel::<String>(4);
     let write = move || {
         for text in receiver {
@@ -208,8 +215,8 @@ fn writer(mut input: ChildStdin) -> io::Result<SyncSender<String>> {
             }
         }
     };
-    std::thread::Builder::new().name("input".to_owned()).spawn(write)?;
-    Ok(sender)
+    let thread = std::thread::Builder::new().name("input".to_owned()).spawn(write)?;
+    Ok((sender, thread))
 }
 
 fn listen(number: usize, mouth: Mouth, mut child: Child, news: &Sender<News>, left: &AtomicBool) {

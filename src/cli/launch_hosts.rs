@@ -121,8 +121,9 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let names = fleet.hosts.names();
     let folder = RunFolder::create(&base, &job, names.iter().map(String::as_str))?;
     let instances = Instances::open()?;
-    if let Some(other) = instances.read_launch(&directory)? {
-        refuse_second(&other, &directory)?;
+    let earlier = instances.read_launch(&directory)?;
+    if let Some(earlier) = &earlier {
+        refuse_second(earlier, &directory)?;
     }
     let record = LaunchRecord {
         version: version::short(),
@@ -153,8 +154,11 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let launched = plan.launch(&mut show_progress());
     drop(follower);
     if launched.is_err() {
-        // All have been ended: there is nothing to stop.
-        instances.forget_launch(&directory)?;
+        // All have been ended: there is nothing to stop, but what may have been there before.
+        match &earlier {
+            Some(earlier) => instances.write_launch(earlier)?,
+            None => instances.forget_launch(&directory)?,
+        }
     }
     let launched = launched?;
     instances.write_launch(&LaunchRecord { process: launched.step, ..record })?;
@@ -276,15 +280,11 @@ fn passed_environment() -> Vec<(String, String)> {
     std::env::vars().filter(|(name, _)| is_passed(name)).collect()
 }
 
-/// What each host is to run.
-pub(super) fn on_host(
-    environment: &[(String, String)],
-    life: Life,
-) -> anyhow::Result<Vec<OsString>> {
+/// What each host is to run, and in which environment.
+pub(super) fn on_host(environment: &[(String, String)]) -> anyhow::Result<Vec<OsString>> {
     let exe = std::env::current_exe().context("cannot find this program")?;
     let mut command: Vec<OsString> = Vec::new();
-    // The processes of a step have our environment; to a host of its own it has to be said.
-    if life == Life::Detached && !environment.is_empty() {
+    if !environment.is_empty() {
         command.push("env".into());
         command.extend(environment.iter().map(|(name, value)| format!("{name}={value}").into()));
     }
@@ -303,7 +303,8 @@ fn agent_command(
 ) -> anyhow::Result<Vec<OsString>> {
     let own = &arguments.over_hosts;
     let life = launcher.life();
-    let mut command = on_host(environment, life)?;
+    // The processes of a step have our environment; to a host of its own it has to be said.
+    let mut command = on_host(if life == Life::Detached { environment } else { &[] })?;
     let mut add = |words: &[&str]| command.extend(words.iter().map(OsString::from));
     add(&["agent", "--expect", &version::short(), "--port", &port.to_string()]);
     add(&["--ready-timeout", &arguments.ready_timeout.to_string()]);

@@ -1,16 +1,20 @@
 //! `copper stop` over several hosts: each of them stops what runs there, and says so.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use copper_launcher::{Answers, Fleet, HandedFile, Hosts, Instances, LaunchRecord, Said};
+use copper_launcher::{Answers, Fleet, HandedFile, Hosts, Instances, LaunchRecord, Launcher, Said};
+use copper_proto::Rank;
 
 use super::launch_hosts::on_host;
 use super::{print, say};
 
-/// How long all hosts may take. A daemon has 3 s to unmount; the launcher takes the rest.
-const BOUND: Duration = Duration::from_secs(20);
+/// How long all hosts may take: a daemon has 3 s to unmount, and a launcher takes longer for more hosts.
+fn bound(hosts: usize) -> Duration {
+    Duration::from_secs(8) + Duration::from_millis(2) * u32::try_from(hosts).unwrap_or(u32::MAX)
+}
 
 /// How long a step may take to end when its daemons have.
 const STEP_GRACE: Duration = Duration::from_secs(2);
@@ -24,17 +28,50 @@ pub(super) fn run(instances: &Instances, launch: &LaunchRecord) -> anyhow::Resul
         hosts: Hosts::from_names(launch.hosts.clone()),
         hosts_file: hosts_file.path().to_owned(),
     };
-    let mut command = on_host(&launch.environment, launch.launcher.life())?;
+    let mut command = on_host(&launch.environment)?;
     command.extend(["stop".into(), "--here".into(), "-v".into(), launch.mount.clone().into()]);
-    let answers = fleet.ask(&command, BOUND)?;
-    let failed = report(&answers);
+    let mut answers = fleet.ask(&command, bound(fleet.hosts.len()))?;
     end_step(launch)?;
-    if failed {
+    if !answers.silent.is_empty() {
+        ask_each(instances, &fleet, &command, &mut answers)?;
+    }
+    if report(&answers) {
         // A second stop tries again.
         return Ok(ExitCode::FAILURE);
     }
     instances.forget_launch(&launch.mount)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks those that have not answered one by one: where one host is down, some launchers start nothing
+/// on the others either.
+fn ask_each(
+    instances: &Instances,
+    fleet: &Fleet,
+    command: &[OsString],
+    answers: &mut Answers,
+) -> anyhow::Result<()> {
+    let Some(program) = Launcher::Ssh.program().filter(|_| fleet.launcher != Launcher::Ssh) else {
+        return Ok(());
+    };
+    let names: Vec<String> = answers.silent.iter().map(|silent| silent.host.clone()).collect();
+    let hosts_file = HandedFile::hosts(instances.path(), &names)?;
+    let rest = Fleet {
+        launcher: Launcher::Ssh,
+        program,
+        options: Vec::new(),
+        hosts: Hosts::from_names(names),
+        hosts_file: hosts_file.path().to_owned(),
+    };
+    let each = rest.ask(command, bound(rest.hosts.len()))?;
+    let ranks: Vec<Rank> = answers.silent.iter().map(|silent| silent.rank).collect();
+    let rank = |index: u32| ranks[index as usize];
+    answers.said.extend(each.said.into_iter().map(|(index, said)| (rank(index).0, said)));
+    answers.silent = each.silent;
+    for silent in &mut answers.silent {
+        silent.rank = rank(silent.rank.0);
+    }
+    Ok(())
 }
 
 /// Says what came of it; whether anything failed.
