@@ -277,7 +277,11 @@ fn passed_environment() -> Vec<(String, String)> {
         let ours = PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         (ours || PASSED.contains(&name)) && !NOT_PASSED.contains(&name)
     };
-    std::env::vars().filter(|(name, _)| is_passed(name)).collect()
+    // What is no text is not passed: it could not be written down either.
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).filter(|(name, _)| is_passed(name)).collect()
 }
 
 /// What each host is to run, and in which environment.
