@@ -236,6 +236,10 @@ fn start(
             let refreshing = Arc::clone(&reporter.refreshing);
             Box::new(move |refreshed| refreshing.dropped(refreshed))
         },
+        forget: {
+            let refreshing = Arc::clone(&reporter.refreshing);
+            Box::new(move |stale, forgetting| refreshing.forget(stale, forgetting))
+        },
     };
     let source = source(&plan, &reporter.source, &queue)?;
     let engine = EngineThread::start(

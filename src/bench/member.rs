@@ -156,6 +156,8 @@ fn engine(
         spill: None,
         counters: Arc::default(),
         refreshed: Box::new(|_| {}),
+        // No kernel holds any.
+        forget: Box::new(|_, _| {}),
     };
     (settings, fetcher)
 }

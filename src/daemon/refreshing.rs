@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use copper_engine::Queue;
 use copper_engine::ports::{Control, Refreshed};
+use copper_engine::{Forgetting, Queue, Stale};
 use copper_fuse::Mounted;
 use copper_launcher::{RefreshReply, RefreshResult, Rendezvous};
 use copper_proto::{Dropped, Epoch, Scope, ViewPath};
@@ -46,6 +46,13 @@ impl Refreshing {
         // If the engine is gone, so is this rank.
         if control.send(Control::Refresh { epoch, scope }).is_ok() {
             queue.wake();
+        }
+    }
+
+    /// There are too many names: on to the kernel.
+    pub(super) fn forget(&self, stale: Vec<Stale>, forgetting: Forgetting) {
+        if let Some(mounted) = self.mounted.get().and_then(Weak::upgrade) {
+            mounted.invalidate(stale, move || drop(forgetting));
         }
     }
 

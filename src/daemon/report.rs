@@ -220,6 +220,7 @@ impl Reporter {
             "directories": get(&engine.directories),
             "attributes": get(&engine.attributes),
             "inodes": get(&engine.inodes),
+            "inodes_surplus": get(&engine.inodes_surplus),
             "fetches": get(&engine.fetches),
             "misses": get(&engine.misses),
             "fetched_ahead": get(&engine.fetched_ahead),

@@ -84,6 +84,8 @@ counters! {
     attributes,
     /// Inodes that the kernel holds.
     inodes,
+    /// Names that the kernel was asked to forget, because there were too many inodes.
+    inodes_surplus,
     /// Questions of frontends under way.
     questions,
     /// Fetches under way.

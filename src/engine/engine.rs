@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use twox_hash::XxHash3_64;
 
 use crate::counters::{Counters, add, set};
-use crate::inodes::Inodes;
+use crate::inodes::{Inodes, inodes_within};
 use crate::ports::{
     Control, Fabric, FabricEvent, Failed, Memory, PostError, Refreshed, Role, Source, SourceDone,
     SourceReply, SourceWork,
@@ -29,7 +29,7 @@ use crate::questions::{Questions, Step};
 use crate::queue::Queue;
 use crate::shelf::{Shelf, Slots};
 use crate::spilling::{Restore, Restored, SpillSettings, Spilling};
-use crate::view::Answers;
+use crate::view::{Answers, Stale};
 
 /// Questions taken from the queue in one turn, so that messages and completions get theirs.
 const QUESTIONS_PER_TURN: usize = 64;
@@ -56,7 +56,13 @@ pub struct Settings<M: Memory> {
     pub counters: Arc<Counters>,
     /// Told of each refresh when it has taken effect here. It must not block.
     pub refreshed: Box<dyn Fn(Refreshed) + Send>,
+    /// Has the kernel forget names, and drops the second when it has. It must not block.
+    pub forget: Box<dyn Fn(Vec<Stale>, Forgetting) + Send>,
 }
+
+/// Somebody is at it for as long as this is held twice.
+#[derive(Clone, Debug, Default)]
+pub struct Forgetting(Arc<()>);
 
 struct Link<P> {
     peer: P,
@@ -93,6 +99,11 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     answers: Arc<dyn Answers<M::Filled>>,
     counters: Arc<Counters>,
     refreshed: Box<dyn Fn(Refreshed) + Send>,
+    forget: Box<dyn Fn(Vec<Stale>, Forgetting) + Send>,
+    /// Inodes beyond which the kernel is asked to forget some.
+    inodes_max: usize,
+    /// Held twice while it has not done what it was asked last.
+    forgetting: Forgetting,
     controls: Receiver<Control>,
     questions: Questions<M::Filled>,
     links: HashMap<LinkId, Link<F::Peer>>,
@@ -130,6 +141,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             answers: settings.answers,
             counters: settings.counters,
             refreshed: settings.refreshed,
+            forget: settings.forget,
+            inodes_max: inodes_within(settings.budget.inodes),
+            forgetting: Forgetting::default(),
             controls,
             questions: Questions::default(),
             links: HashMap::new(),
@@ -166,9 +180,22 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         }
         worked |= self.work();
         if worked {
+            self.bound_inodes();
             self.publish_counters();
         }
         worked
+    }
+
+    /// Has the kernel give back inodes beyond the memory for them, a batch at a time.
+    fn bound_inodes(&self) {
+        if Arc::strong_count(&self.forgetting.0) > 1 {
+            return;
+        }
+        let surplus = self.inodes.surplus(self.inodes_max);
+        if !surplus.is_empty() {
+            add(&self.counters.inodes_surplus, surplus.len() as u64);
+            (self.forget)(surplus, self.forgetting.clone());
+        }
     }
 
     /// When [`Engine::turn`] has something to do even if nothing happens; [`Tick::NEVER`] if never.

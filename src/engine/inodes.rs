@@ -9,9 +9,11 @@
 //! another number, and what is known of them from directories.
 //!
 //! An inode lives as long as the kernel holds references to it. References are taken under the
-//! table's read lock and an inode is removed under its write lock, when it has none.
+//! table's read lock and an inode is removed under its write lock, when it has none. Beyond a bound
+//! the kernel is asked to give some back (`inodes/surplus.rs`).
 
 mod refresh;
+mod surplus;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +28,8 @@ use copper_proto::{
 
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::view::{Found, InodeNumber};
+use surplus::Order;
+pub(crate) use surplus::inodes_within;
 
 /// A block that FUSE threads may read.
 #[derive(Clone, Debug)]
@@ -100,6 +104,8 @@ pub struct Inode<B> {
     pub(crate) lookups: AtomicU32,
     /// Files in this directory that have been read without being held here.
     pub(crate) reads: AtomicU32,
+    /// Bytes of it have been asked for.
+    pub(crate) was_read: AtomicBool,
     /// The source refuses to list this directory: its entries are asked for one by one.
     pub(crate) unlistable: AtomicBool,
 }
@@ -121,6 +127,7 @@ impl<B: Clone> Inode<B> {
             absent: RwLock::new(HashSet::new()),
             lookups: AtomicU32::new(0),
             reads: AtomicU32::new(0),
+            was_read: AtomicBool::new(false),
             unlistable: AtomicBool::new(false),
         }
     }
@@ -195,6 +202,7 @@ impl<B: Clone> Inode<B> {
     /// Lets readers have a block, of `len` bytes, of which one reader has been given a part.
     pub(crate) fn publish(&self, index: BlockIndex, bytes: B, len: u32) {
         let published = Published { bytes, len, given: Arc::new(AtomicU32::new(0)) };
+        self.was_read.store(true, Ordering::Relaxed);
         write(&self.blocks).insert(index, published);
     }
 
@@ -246,6 +254,7 @@ struct Tables<B> {
     by_identity: HashMap<(u64, u64), InodeNumber>,
     /// The same of files that were listed and may not have been looked up yet.
     reserved: HashMap<(u64, u64), InodeNumber>,
+    order: Order,
 }
 
 impl<B> Tables<B> {
@@ -274,6 +283,7 @@ impl<B: Clone> Default for Inodes<B> {
             names: HashMap::new(),
             by_identity: HashMap::new(),
             reserved: HashMap::new(),
+            order: Order::default(),
         };
         Inodes {
             tables: RwLock::new(tables),
@@ -437,7 +447,9 @@ impl<B: Clone> Inodes<B> {
                 let number = linked.unwrap_or_else(|| self.fresh_number(&directory, name));
                 let path = directory.path.join(name)?;
                 let inode = Arc::new(Inode::new(number, path, parent));
-                tables.by_number.insert(number, inode);
+                let Tables { by_number, order, .. } = &mut *tables;
+                by_number.insert(number, inode);
+                order.push(number, |number| by_number.contains_key(&number), by_number.len());
                 if let Some(identity) = identity {
                     tables.by_identity.insert(identity, number);
                 }
@@ -550,7 +562,7 @@ mod tests {
     use super::*;
     use copper_proto::{DirectoryBuilder, FileKind, Timestamp};
 
-    fn entry(inode: u64, links: u32) -> Entry {
+    pub(super) fn entry(inode: u64, links: u32) -> Entry {
         let time = Timestamp::default();
         let attributes = Attributes {
             kind: FileKind::Regular,

@@ -22,7 +22,7 @@ mod sync;
 pub mod view;
 
 pub use counters::Counters;
-pub use engine::{Engine, Settings};
+pub use engine::{Engine, Forgetting, Settings};
 pub use ports::{Control, Fabric, FabricEvent, Memory, PostError, Source, SpillFile, Wake};
 pub use queue::{EngineView, Queue};
 pub use spilling::SpillSettings;

@@ -297,6 +297,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         offset: u64,
         len: u32,
     ) {
+        inode.was_read.store(true, Ordering::Relaxed);
         // Shown since it was asked, by the question before: no second use of the block.
         if let Now::Answered(pieces) = shown(inode, attributes, offset, len) {
             return self.answers.answer(question, pieces.map(Answer::Data));
