@@ -131,7 +131,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 }
 
 fn guard() -> anyhow::Result<ExitCode> {
-    copper_fuse::guardian::guard(std::io::stdin())?;
+    copper_fuse::guardian::guard(std::io::stdin(), std::io::stdout())?;
     Ok(ExitCode::SUCCESS)
 }
 

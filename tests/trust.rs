@@ -381,8 +381,10 @@ fn the_secret_is_in_no_command_line_and_in_no_environment_of_a_daemon() {
     let mut command = serve(&scratch, &view, &["-l", "trace"]);
     let daemon = Running::start(command.env("COPPER_SECRET", &digits));
     await_mount(&daemon, &view);
-    let guardians = support::process::children(&[daemon.process.pid]);
-    assert!(!guardians.is_empty(), "a daemon has a guardian");
+    let guardians = eventually(BOUND, "a daemon has a guardian", || {
+        let guardians = support::process::guardians(&[daemon.process.pid]);
+        (!guardians.is_empty()).then_some(guardians)
+    });
     for pid in guardians.iter().map(|it| it.pid).chain([daemon.process.pid]) {
         for file in ["environ", "cmdline"] {
             let said = fs::read(format!("/proc/{pid}/{file}")).expect("it runs");

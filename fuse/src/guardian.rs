@@ -1,4 +1,4 @@
-//! A child process that outlives the daemon for a moment, and removes the mount when the daemon
+//! A process that outlives the daemon for a moment, and removes the mount when the daemon
 //! died without doing so: by `kill -9`, by the out-of-memory killer, by a crash. What is left
 //! otherwise is a dead mount, on which every `stat` fails and which no `mkdir -p` of the next job
 //! gets past.
@@ -15,22 +15,44 @@
 //! dangerous), before it opens sockets, and before it has `/dev/fuse` open; a copy of that in the
 //! guardian would keep the connection alive, and its clients waiting, after the daemon's death.
 //!
-//! It is in a process group of its own, so that ctrl-C in the daemon's terminal does not reach it.
-//! A launcher that sends SIGTERM to all of a job's processes ends it; the daemon then gets the same
-//! signal, and unmounts itself. Against SIGKILL to all of them nothing helps but the next
-//! [`prepare`](crate::mount_point::prepare).
+//! It is nobody's descendant, in a session of its own: the daemon starts a shell, which starts the
+//! guardian and ends. So ctrl-C in the daemon's terminal does not reach
+//! it, and what kills a job's processes by parent or by session, as Slurm does when `srun` is killed,
+//! does not find it. Where a cgroup holds all of a job's processes it dies with them: nothing helps
+//! then but the next [`prepare`](crate::mount_point::prepare).
+//!
+//! Its standard output leads to the daemon. It says its number there once it is on its own, and
+//! closes it by its end, which is how the daemon learns of that.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::mount::{UnmountError, Unmounted, unmount_lazily};
 use crate::mount_table::{MountId, escape, unescape};
+
+/// Much smaller than this program, of which a second start would cost each rank time.
+const SHELL: &str = "/bin/sh";
+
+/// Runs the rest of its arguments as nobody's child. What a shell runs in the background would have
+/// /dev/null for its standard input, if that were not given to it by another number.
+const ORPHAN: &str = r#"exec 3<&0; "$@" <&3 3<&- &"#;
+
+/// How long a guardian may take to come up, on a busy machine.
+const START_BOUND: Duration = Duration::from_secs(10);
+
+/// What it says then, with its number.
+const UP: &str = "guardian ";
+
+/// The most that is read of what a guardian says: one line, and whatever a program says at its start.
+const SAID_BYTES_MAX: usize = 4096;
 
 /// How long the daemon waits for its guardian to end.
 const END_BOUND: Duration = Duration::from_secs(2);
@@ -60,47 +82,55 @@ pub enum GuardianError {
 /// The daemon's end of its guardian. Dropping it is like dying: the guardian removes the mount.
 #[derive(Debug)]
 pub struct Guardian {
-    child: Child,
+    /// The shell, which starts the guardian and ends.
+    starter: Child,
     input: Option<ChildStdin>,
+    output: ChildStdout,
+    id: Option<u32>,
 }
 
 impl Guardian {
-    /// Starts a program whose arguments make it call [`guard`] with its standard input. Its
+    /// Starts a program whose arguments make it call [`guard`] with its standard input and output. Its
     /// messages go to `messages` ([`Stdio::null`], or the daemon's log).
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If the shell cannot be started. That the program could not be is noticed by [`Guardian::arm`].
     pub fn start<A: AsRef<OsStr>>(
         program: &Path,
         arguments: impl IntoIterator<Item = A>,
         messages: Stdio,
     ) -> Result<Guardian, GuardianError> {
         // The standard library opens everything close-on-exec, so the child has its three standard
-        // descriptors and nothing else of ours, and no later child of ours has this pipe.
-        let mut child = Command::new(program)
+        // descriptors and nothing else of ours, and no later child of ours has these pipes.
+        let mut starter = Command::new(SHELL)
+            .args(["-c", ORPHAN, SHELL])
+            .arg(program)
             .args(arguments)
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(messages)
             .process_group(0)
             .spawn()
-            .map_err(|source| GuardianError::Start { program: program.to_owned(), source })?;
-        let input = child.stdin.take();
-        Ok(Guardian { child, input })
+            .map_err(|source| GuardianError::Start { program: SHELL.into(), source })?;
+        let input = starter.stdin.take();
+        let output = starter.stdout.take().expect("piped above");
+        Ok(Guardian { starter, input, output, id: None })
     }
 
-    /// The guardian's process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// The guardian's process id; `None` before it is armed.
+    pub fn id(&self) -> Option<u32> {
+        self.id
     }
 
-    /// Tells it which mount to remove.
+    /// Tells it which mount to remove, and waits until it is on its own.
     ///
     /// # Errors
     /// If the guardian has ended.
     pub fn arm(&mut self, point: &Path, id: &MountId) -> Result<(), GuardianError> {
-        self.write(&guard_line(point, id))
+        // In this order: one that is still on its way finds the line when it comes up.
+        self.write(&guard_line(point, id))?;
+        self.wait_until_up().map_err(GuardianError::Lost)
     }
 
     /// Ends it, now that the daemon has unmounted.
@@ -116,6 +146,32 @@ impl Guardian {
         let input = self.input.as_mut().expect("open until dropped");
         input.write_all(line).map_err(GuardianError::Lost)
     }
+
+    fn wait_until_up(&mut self) -> io::Result<()> {
+        let until = Instant::now() + START_BOUND;
+        let mut said = Vec::new();
+        while self.id.is_none() {
+            let mut piece = [0; 256];
+            let count = match wait_for(&self.output, until) {
+                true => self.output.read(&mut piece)?,
+                false => return Err(io::ErrorKind::TimedOut.into()),
+            };
+            said.extend_from_slice(&piece[..count]);
+            if count == 0 || said.len() > SAID_BYTES_MAX {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.id = id_of(&said);
+        }
+        self.reap(until);
+        Ok(())
+    }
+
+    /// The shell has nothing more to do, so it has ended, or is about to.
+    fn reap(&mut self, until: Instant) {
+        while matches!(self.starter.try_wait(), Ok(None)) && Instant::now() < until {
+            thread::sleep(END_POLL);
+        }
+    }
 }
 
 impl Drop for Guardian {
@@ -123,10 +179,33 @@ impl Drop for Guardian {
         drop(self.input.take());
         let until = Instant::now() + END_BOUND;
         // Bounded: a guardian that hangs in an unmount is left to itself.
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
-            thread::sleep(END_POLL);
+        let mut piece = [0; 256];
+        while wait_for(&self.output, until) && matches!(self.output.read(&mut piece), Ok(1..)) {}
+        self.reap(until);
+    }
+}
+
+/// Whether there is something to read, or the end, before that time.
+fn wait_for(output: &ChildStdout, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::new(output, PollFlags::IN)], Some(&timeout)) {
+            Ok(count) => return count > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
         }
     }
+}
+
+/// The number in the line in which a guardian says that it is up.
+fn id_of(said: &[u8]) -> Option<u32> {
+    let end = said.iter().rposition(|&byte| byte == b'\n')?;
+    let text = std::str::from_utf8(&said[..end]).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(UP)?.parse().ok())
 }
 
 /// How a guardian's service ended.
@@ -138,12 +217,20 @@ pub enum GuardianEnd {
     Removed(Result<Unmounted, UnmountError>),
 }
 
-/// The guardian's whole work: reads until the daemon is done or dead, and then removes what it
-/// left.
+/// The guardian's whole work: leaves the daemon's session, says that it is up, reads until the daemon
+/// is done or dead, and then removes what it left.
 ///
 /// # Errors
 /// If reading fails, or a line is none of the protocol.
-pub fn guard(input: impl Read) -> io::Result<GuardianEnd> {
+pub fn guard(input: impl Read, mut output: impl Write) -> io::Result<GuardianEnd> {
+    rustix::process::setsid()?;
+    // On a line of its own, whatever this program has said before.
+    writeln!(output, "\n{UP}{}", std::process::id())?;
+    output.flush()?;
+    watch(input)
+}
+
+fn watch(input: impl Read) -> io::Result<GuardianEnd> {
     let mut input = BufReader::new(input);
     let mut guarded = None;
     loop {
@@ -198,13 +285,13 @@ mod tests {
     #[test]
     fn an_orderly_end_and_a_daemon_that_never_mounted_leave_everything_alone() {
         for input in ["", "done\n", "guard 0:1 x /a\ndone\n", "guard 0:1 x /unfini"] {
-            assert!(matches!(guard(input.as_bytes()), Ok(GuardianEnd::Dismissed)), "{input}");
+            assert!(matches!(watch(input.as_bytes()), Ok(GuardianEnd::Dismissed)), "{input}");
         }
     }
 
     #[test]
     fn a_mount_that_is_not_the_guarded_one_is_left_alone() {
-        let end = guard(&b"guard 0:0 x /\n"[..]).expect("well-formed");
+        let end = watch(&b"guard 0:0 x /\n"[..]).expect("well-formed");
         assert!(matches!(end, GuardianEnd::Removed(Ok(Unmounted::Gone))), "{end:?}");
     }
 
@@ -213,9 +300,16 @@ mod tests {
         let long = "x".repeat(100_000) + "\n";
         for input in ["guard\n", "guard 0 x /a\n", "guard 0:1 /a\n", "guard 0:1 x a\n", "\n", "q\n"]
         {
-            assert!(guard(input.as_bytes()).is_err(), "{input}");
+            assert!(watch(input.as_bytes()).is_err(), "{input}");
         }
-        assert!(matches!(guard(long.as_bytes()), Ok(GuardianEnd::Dismissed)));
+        assert!(matches!(watch(long.as_bytes()), Ok(GuardianEnd::Dismissed)));
+    }
+
+    #[test]
+    fn a_guardian_s_number_is_found_behind_whatever_was_said_before() {
+        assert_eq!(id_of(b"running 1 test\ntest guard ... \nguardian 4711\n"), Some(4711));
+        assert_eq!(id_of(b"\nguardian 47"), None, "the rest is on its way");
+        assert_eq!(id_of(b""), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::command::{Ended, run};
-use super::process::{Process, children};
+use super::process::{Process, guardians};
 use super::user::User;
 use super::{Scratch, Status, eventually, say};
 
@@ -145,7 +145,7 @@ impl Job {
             job.daemons.push(Process::of(pid).expect("it runs"));
         }
         let pids: Vec<u32> = job.daemons.iter().map(|daemon| daemon.pid).collect();
-        job.guardians = children(&pids);
+        job.guardians = guardians(&pids);
         assert_eq!(job.guardians.len(), ranks as usize, "each daemon has a guardian");
         job
     }
@@ -179,7 +179,7 @@ impl Job {
     /// `kill -9` of a daemon and its guardian: its mount stays, dead.
     pub(crate) fn kill_with_guardian(&self, rank: u32) {
         let pid = self.daemons[rank as usize].pid;
-        for guardian in children(&[pid]) {
+        for guardian in guardians(&[pid]) {
             guardian.signal(Signal::KILL);
             assert!(guardian.wait(Duration::from_secs(5)), "it does not die");
         }

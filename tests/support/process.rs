@@ -1,10 +1,11 @@
 //! A process, held so that its number can never come to mean another one.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -59,15 +60,24 @@ impl Process {
     }
 }
 
-/// The processes whose parent is one of these.
-pub(crate) fn children(of: &[u32]) -> Vec<Process> {
+/// The guardians of these daemons: nobody's children, they hold the other end of a pipe of theirs.
+pub(crate) fn guardians(of: &[u32]) -> Vec<Process> {
+    let pipe = |path: PathBuf| {
+        let target = fs::read_link(path).ok()?.into_os_string().into_string().ok()?;
+        target.starts_with("pipe:").then_some(target)
+    };
+    let descriptors = |pid: &u32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let paths = of.iter().flat_map(descriptors).flatten().map(|entry| entry.path());
+    let pipes: HashSet<String> = paths.filter_map(pipe).collect();
     let entries = fs::read_dir("/proc").expect("there is a /proc");
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        let parent = stat_fields(*pid).and_then(|fields| fields.get(1)?.parse().ok());
-        parent.is_some_and(|parent| of.contains(&parent))
+    let is_guardian = |pid: &u32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let input = pipe(format!("/proc/{pid}/fd/0").into());
+        command.split(|&byte| byte == 0).nth(1) == Some(b"guard")
+            && input.is_some_and(|pipe| pipes.contains(&pipe))
     };
-    pids.filter(is_child).filter_map(|pid| Process::of(pid).ok()).collect()
+    pids.filter(is_guardian).filter_map(|pid| Process::of(pid).ok()).collect()
 }
 
 /// The daemons of copper that have to do with a path.

@@ -1,7 +1,7 @@
 //! Daemons that die. The daemon is this test binary again, as a process of its own.
 
 use std::fs;
-use std::io::stdin;
+use std::io::{stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn helper_guarded_daemon() {
     guardian.arm(mounted.point(), mounted.id()).expect("it listens");
     // Tells the test which process to watch.
     let id = point.with_extension("guardian");
-    fs::write(&id, guardian.id().to_string()).expect("written");
+    fs::write(&id, guardian.id().expect("armed").to_string()).expect("written");
     if point.with_extension("orderly").exists() {
         guardian.dismiss().expect("it listens");
         return drop(mounted);
@@ -54,7 +54,7 @@ fn helper_guarded_daemon() {
 #[test]
 fn helper_guard() {
     if place(GUARDED).is_some() {
-        let end = guardian::guard(stdin()).expect("well-formed");
+        let end = guardian::guard(stdin(), stdout()).expect("well-formed");
         assert!(matches!(end, GuardianEnd::Dismissed | GuardianEnd::Removed(Ok(_))));
     }
 }
@@ -151,19 +151,29 @@ fn the_guardian_holds_nothing_of_the_daemon() {
     let ends = targets.iter().filter(|target| **target == input);
     assert_eq!(ends.count(), 1, "its standard input, not the daemon's end: {targets:?}");
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
-    let group = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(2));
-    assert_eq!(group, Some(&id[..]), "a process group of its own");
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+    assert_eq!(fields[2..4], [&id[..], &id[..]], "a process group and a session of its own");
+    let mut parent = fields[1].to_owned();
+    while parent != "0" {
+        assert_ne!(parent, std::process::id().to_string(), "a descendant of the daemon's starter");
+        let stat = fs::read_to_string(format!("/proc/{parent}/stat")).expect("it lives");
+        parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1))
+            .expect("it has one")
+            .to_owned();
+    }
 }
 
 #[test]
 fn a_guardian_that_has_ended_is_noticed() {
     let mut guardian =
         Guardian::start(Path::new("true"), [""; 0], Stdio::null()).expect("it starts");
-    let id = guardian.id().to_string();
-    until("its end", || has_ended(&id));
     let device = copper_fuse::DeviceId { major: 0, minor: 1 };
     let mount = copper_fuse::MountId { device, source: "x".into() };
     let error = guardian.arm(Path::new("/a"), &mount).expect_err("nobody listens");
     assert!(error.to_string().contains("guardian has ended"), "{error}");
-    assert!(Guardian::start(Path::new("/nowhere"), [""; 0], Stdio::null()).is_err());
+    let program = Path::new("/nowhere");
+    let mut guardian = Guardian::start(program, [""; 0], Stdio::null()).expect("a shell starts");
+    assert!(guardian.arm(Path::new("/a"), &mount).is_err());
 }
