@@ -30,6 +30,9 @@ use crate::mount_table::{MountId, MountTable};
 const FUSERMOUNT_BOUND: Duration = Duration::from_secs(30);
 
 /// The helper, as it is found on the search path.
+/// `MISC_MAJOR` and `FUSE_MINOR` of the kernel.
+const FUSE_DEVICE: (u32, u32) = (10, 229);
+
 const FUSERMOUNT: &str = "fusermount3";
 
 /// How to mount.
@@ -96,6 +99,12 @@ pub enum MountError {
     /// The kernel's FUSE device does not exist.
     #[error("/dev/fuse does not exist: load the kernel module fuse, or pass it to the container")]
     NoDevice,
+    /// Something else is in its place.
+    #[error(
+        "/dev/fuse is not the kernel's FUSE device: remove it and load the kernel module fuse, or pass \
+         the device to the container"
+    )]
+    OtherDevice,
     /// The helper refused or failed.
     #[error("{} is not mounted: {said}{advice}", point.display())]
     Refused {
@@ -288,9 +297,10 @@ fn run(point: &Path, arguments: &[&str]) -> Result<String, UnmountError> {
 }
 
 fn require_device(device: &Path) -> Result<(), MountError> {
-    // Only whether it exists: what else is wrong with it the helper says.
+    // Only whether it is the one: what else is wrong with it the helper says.
     match rustix::fs::stat(device) {
-        Ok(_) => Ok(()),
+        Ok(found) if found.st_rdev == rustix::fs::makedev(FUSE_DEVICE.0, FUSE_DEVICE.1) => Ok(()),
+        Ok(_) => Err(MountError::OtherDevice),
         Err(Errno::NOENT) => Err(MountError::NoDevice),
         Err(errno) => Err(MountError::system("stat of /dev/fuse", errno)),
     }
@@ -389,6 +399,8 @@ mod tests {
         assert_eq!(advice("something new"), "");
         let missing = require_device(Path::new("/dev/null/../no-fuse-here"));
         assert!(matches!(missing, Err(MountError::System { .. } | MountError::NoDevice)));
+        let other = require_device(Path::new("/dev/null"));
+        assert!(matches!(other, Err(MountError::OtherDevice)));
         let missing = require_device(Path::new("/dev/no-fuse-here")).expect_err("not there");
         assert!(
             missing.to_string().contains("kernel module") && !missing.to_string().contains('\n')

@@ -21,8 +21,10 @@ impl HandedFile {
     /// The job's secret, in a folder of ours.
     pub(crate) fn secret(directory: &Path, secret: &Secret) -> Result<HandedFile, HandedError> {
         let path = HandedFile::place(directory, SECRET)?;
-        secret.write_new(&path)?;
-        Ok(HandedFile { path })
+        // Removed as well if only a part of it can be written.
+        let handed = HandedFile { path };
+        secret.write_new(&handed.path)?;
+        Ok(handed)
     }
 
     /// The list of hosts, one a line.

@@ -173,10 +173,12 @@ impl Instances {
                 // Its lock file was removed by somebody who cleans /tmp.
                 return Err(InstanceError::Held { holder: Box::new(holder.clone()) });
             }
-            lock.set_len(0).map_err(failed)?;
-            write!(lock, "{}", std::process::id()).map_err(failed)?;
             let leaves = predecessor.is_some();
-            return Ok(Claim { files, mount, predecessor, leaves, _lock: lock });
+            let file = files.lock.clone();
+            // From here on the lock file goes with the claim, also where there is no room to write.
+            let mut claim = Claim { files, mount, predecessor, leaves, lock };
+            claim.sign().map_err(|source| InstanceError::Lock { path: file, source })?;
+            return Ok(claim);
         }
         Err(failed(io::ErrorKind::Interrupted.into()))
     }
@@ -297,10 +299,15 @@ pub struct Claim {
     /// Whether there is something in the register that outlives this claim.
     leaves: bool,
     /// Closing it, at the end of this process at the latest, gives the mount point back.
-    _lock: File,
+    lock: File,
 }
 
 impl Claim {
+    fn sign(&mut self) -> io::Result<()> {
+        self.lock.set_len(0)?;
+        write!(self.lock, "{}", std::process::id())
+    }
+
     /// The mount point, canonical.
     pub fn mount(&self) -> &Path {
         &self.mount
@@ -334,8 +341,12 @@ impl Claim {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(0o600);
         let write = |mut file: File| file.write_all(&text);
-        options.open(&temporary).and_then(write).map_err(failed)?;
-        fs::rename(&temporary, path).map_err(failed)?;
+        let written = options.open(&temporary).and_then(write);
+        written.and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
+            // Where there is no room there is none for a part of it either.
+            let _ = fs::remove_file(&temporary);
+            failed(error)
+        })?;
         self.leaves = true;
         Ok(())
     }

@@ -48,8 +48,11 @@ impl Instances {
         let text = serde_json::to_vec_pretty(record).map_err(|error| failed(error.into()))?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-        file.and_then(|mut file| file.write_all(&text)).map_err(failed)?;
-        fs::rename(&temporary, &path).map_err(failed)
+        let written = file.and_then(|mut file| file.write_all(&text));
+        written.and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            failed(error)
+        })
     }
 
     /// The launch whose views are at `mount`, if it was started on this machine.
