@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::time::{Duration, Instant};
 
 use copper_proto::Rank;
+use rustix::process::{Signal, kill_process};
 
 use crate::daemons::{Birth, Daemons};
 use crate::hosts::{Hosts, told_rank};
@@ -36,6 +37,12 @@ pub(crate) const RELEASED: &str = "released\n";
 
 /// How long the orders may take to come.
 const ORDERS_BOUND: Duration = Duration::from_secs(30);
+
+/// How long rank 0 waits for the end of a launch that has failed.
+const END_BOUND: Duration = Duration::from_secs(5);
+
+/// How long the others have to unmount before rank 0 has the launcher end the step.
+const UNMOUNT_BOUND: Duration = Duration::from_secs(1);
 
 /// What an agent is started for.
 #[derive(Debug)]
@@ -72,6 +79,16 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Between two looks at a daemon that has nothing to tell: its end is told at once.
 const A_WHILE: Duration = Duration::from_secs(3600);
 
+/// How an agent ends.
+enum End {
+    /// The daemon is on its own, or has ended in its time.
+    Done,
+    /// The daemon has not come up.
+    Failed,
+    /// The head is gone: so is the daemon.
+    Abandoned,
+}
+
 /// Something happens while the daemon runs.
 enum Event {
     Released,
@@ -100,7 +117,9 @@ impl AgentPlan {
         let rank = self.rank.map(|rank| rank.0);
         let mut speaker = Speaker { host: host_name(), rank };
         match self.try_run(&mut speaker) {
-            Ok(code) => code,
+            Ok(End::Done) => ExitCode::SUCCESS,
+            Ok(End::Failed) => self.failure(speaker.rank),
+            Ok(End::Abandoned) => self.abandoned(speaker.rank),
             Err(reason) => {
                 speaker.say(Said::Failed { reason });
                 self.failure(speaker.rank)
@@ -117,7 +136,25 @@ impl AgentPlan {
         }
     }
 
-    fn try_run(&self, speaker: &mut Speaker) -> Result<ExitCode, String> {
+    /// Without a head it is rank 0 that ends the others of a step. For an exit code MPICH lets them be,
+    /// but every launcher ends a step of which one is killed.
+    fn abandoned(&self, rank: Option<u32>) -> ExitCode {
+        if self.life == Life::Detached {
+            return ExitCode::FAILURE;
+        }
+        if rank != Some(0) {
+            return ExitCode::SUCCESS;
+        }
+        if self.all_hear {
+            // They are unmounting, and are killed as soon as this process is.
+            std::thread::sleep(UNMOUNT_BOUND);
+        }
+        // Nothing is left to be done in order.
+        let _ = kill_process(rustix::process::getpid(), Signal::KILL);
+        ExitCode::FAILURE
+    }
+
+    fn try_run(&self, speaker: &mut Speaker) -> Result<End, String> {
         if self.expected != self.version {
             return Err(format!(
                 "{} on this host is copper {}, but the launch is by copper {}: install the same one everywhere",
@@ -163,7 +200,7 @@ impl AgentPlan {
         rank: Rank,
         orders: &Orders,
         events: Option<Receiver<Event>>,
-    ) -> Result<ExitCode, String> {
+    ) -> Result<End, String> {
         let started = Instant::now();
         let folder = RunFolder::at(&self.folder).map_err(line)?;
         let release = Release::new().map_err(line)?;
@@ -193,27 +230,31 @@ impl AgentPlan {
             &mut |_| speaker.say(Said::Ready),
             &mut abandoned,
         );
-        let Some(failures) = failures else { return Ok(ExitCode::FAILURE) };
+        let Some(failures) = failures else { return Ok(End::Abandoned) };
         if let Some(failure) = failures.first() {
             speaker.say(Said::Failed { reason: failure.to_string() });
             // Ended before this process says so by its own end.
             drop(daemons);
-            return Ok(self.failure(Some(rank.0)));
+            if self.life == Life::Step && rank.0 == 0 {
+                await_end(events);
+                return Ok(End::Abandoned);
+            }
+            return Ok(End::Failed);
         }
         let end = attend(&mut daemons, speaker, events.as_ref());
         match (end, self.life) {
             (Attended::Released, Life::Detached) => {
                 release.release().map_err(line)?;
                 daemons.released();
-                Ok(ExitCode::SUCCESS)
+                Ok(End::Done)
             }
             (Attended::Released, Life::Step) => {
                 // A daemon that dies alone is not the end of the job.
                 while !daemons.ended_within(A_WHILE) {}
-                Ok(ExitCode::SUCCESS)
+                Ok(End::Done)
             }
-            (Attended::Abandoned, _) => Ok(ExitCode::FAILURE),
-            (Attended::Ended, Life::Step) => Ok(ExitCode::SUCCESS),
+            (Attended::Abandoned, _) => Ok(End::Abandoned),
+            (Attended::Ended, Life::Step) => Ok(End::Done),
             (Attended::Ended, Life::Detached) => {
                 Err(format!("rank {rank} has ended before all were ready"))
             }
@@ -267,6 +308,13 @@ fn attend(daemons: &mut Daemons, speaker: &Speaker, events: Option<&Receiver<Eve
             return Attended::Ended;
         }
     }
+}
+
+/// Some launchers end a step as soon as its first process has failed. The head first wants to hear
+/// what the others have to say.
+fn await_end(events: Option<Receiver<Event>>) {
+    // Whatever comes, or nothing: the launch will not become complete.
+    let _ = events.map(|events| events.recv_timeout(END_BOUND));
 }
 
 /// An error with its causes, as one line.

@@ -169,7 +169,8 @@ impl Gang {
         let _ = Process::end_all(&processes, END_GRACE);
     }
 
-    /// They live without us from now on: the first of them.
+    /// They live without us from now on, once all that was said is on its way: the first of them. A
+    /// step is told little, for which a pipe has room whether it is read or not.
     pub(crate) fn keep(mut self) -> Option<Process> {
         self.hush();
         // This process may end at once, and what was said is to arrive.

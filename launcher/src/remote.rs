@@ -37,6 +37,9 @@ const WORDS_MAX: usize = 32;
 /// Seconds that a host may take to answer ssh.
 const CONNECT_SECONDS: u32 = 10;
 
+/// The same where all hosts answered when they were launched: one that is down is named soon.
+const RECONNECT_SECONDS: u32 = 5;
+
 /// Which launcher, how, and where.
 #[derive(Clone, Debug)]
 pub struct Fleet {
@@ -366,6 +369,8 @@ pub struct Answers {
     pub said: BTreeMap<u32, Said>,
     /// Hosts that have not answered, and why.
     pub silent: Vec<Missing>,
+    /// What the launcher itself has said, if there are such hosts.
+    pub words: Vec<String>,
 }
 
 impl Fleet {
@@ -394,7 +399,7 @@ impl Fleet {
             hosts_file: &self.hosts_file,
             command,
             options: &self.options,
-            connect_seconds: u32::try_from(bound.as_secs()).unwrap_or(CONNECT_SECONDS).max(1),
+            connect_seconds: RECONNECT_SECONDS,
             numbered: false,
             secret: false,
         };
@@ -425,6 +430,9 @@ impl Fleet {
         }
         let silent = ears.missing(Some(bound)).into_iter();
         answers.silent = silent.filter(|it| !answers.said.contains_key(&it.rank.0)).collect();
+        if !answers.silent.is_empty() {
+            answers.words = ears.words_beyond(&answers.silent);
+        }
         Ok(answers)
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn run(instances: &Instances, launch: &LaunchRecord) -> anyhow::Resul
     if !answers.silent.is_empty() {
         ask_each(instances, &fleet, &command, &mut answers)?;
     }
-    if report(&answers) {
+    if report(&answers, launch) {
         // A second stop tries again.
         return Ok(ExitCode::FAILURE);
     }
@@ -75,7 +75,7 @@ fn ask_each(
 }
 
 /// Says what came of it; whether anything failed.
-fn report(answers: &Answers) -> bool {
+fn report(answers: &Answers, launch: &LaunchRecord) -> bool {
     let (mut alive_all, mut dead_all, mut failed) = (0, 0, false);
     for (rank, said) in &answers.said {
         match said {
@@ -93,6 +93,13 @@ fn report(answers: &Answers) -> bool {
     for silent in &answers.silent {
         failed = true;
         say(&format!("copper: not stopped: {silent}"));
+    }
+    if !answers.silent.is_empty() && !answers.words.is_empty() {
+        say(&format!("copper: {} said: {}", launch.launcher, answers.words.join(" | ")));
+    }
+    if (alive_all, dead_all, failed) == (0, 0, false) {
+        let _ = print(&format!("nothing was running under {}", launch.mount.display()));
+        return false;
     }
     let dead =
         if dead_all > 0 { format!(", {dead_all} dead ones cleaned up") } else { String::new() };

@@ -11,6 +11,7 @@
 pub(crate) mod attributes;
 pub(crate) mod cluster;
 pub(crate) mod command;
+pub(crate) mod fleet;
 pub(crate) mod job;
 pub(crate) mod lines;
 pub(crate) mod mounts;
@@ -24,6 +25,7 @@ pub(crate) mod user;
 pub(crate) mod wait;
 
 pub(crate) use command::{Running, run, shell};
+pub(crate) use fleet::Fleet;
 pub(crate) use job::{Job, Options};
 pub(crate) use lines::assert_same_lines;
 pub(crate) use random::Random;
