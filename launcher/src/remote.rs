@@ -25,7 +25,8 @@ const FAILURE_SETTLE: Duration = Duration::from_secs(1);
 /// How long agents may take to end their daemons once they are told.
 const END_BOUND: Duration = Duration::from_secs(8);
 
-/// How long the count may take to reach the head when every rank is ready.
+/// How long the count of all ranks, and what each says itself, may reach the head after one another:
+/// they come by different ways.
 const COUNT_BOUND: Duration = Duration::from_secs(5);
 
 /// Between two reports of progress.
@@ -204,8 +205,8 @@ impl RemotePlan<'_> {
             let ready = ears.count(|known| matches!(known, Known::Ready));
             let failed = ears.count(|known| matches!(known, Known::Failed(_)));
             let (size, counted) = (ears.ranks.len(), ears.counted);
-            let complete = counted == size;
-            if told.0 != counted && (told.1.elapsed() >= PROGRESS_PACE || complete) {
+            let all_counted = counted == size;
+            if told.0 != counted && (told.1.elapsed() >= PROGRESS_PACE || all_counted) {
                 let elapsed = started.elapsed();
                 on_progress(LaunchProgress { ready: counted, failed, size, elapsed });
                 told = (counted, Instant::now());
@@ -215,12 +216,13 @@ impl RemotePlan<'_> {
                 hopeless = true;
                 deadline = deadline.min(Instant::now() + FAILURE_SETTLE);
             }
-            if ready + failed == size {
-                // Each has its parent; what is left is the count's way up the tree.
+            if all_counted || ready + failed == size {
+                // What is left is the count's way up the tree, or a host's own word. It is waited for:
+                // before an agent has heard its daemon it is not to be told of the end of the launch.
                 deadline = deadline.min(*answered.get_or_insert(Instant::now() + COUNT_BOUND));
             }
             let waits_for_none = failed > 0 && ready + failed == size;
-            if complete || waits_for_none || !gang.runs() || Instant::now() >= deadline {
+            if ears.is_complete() || waits_for_none || !gang.runs() || Instant::now() >= deadline {
                 return hopeless;
             }
             match gang.next(deadline.min(Instant::now() + PROGRESS_PACE)) {
@@ -244,6 +246,12 @@ impl<'a> Ears<'a> {
 
     fn count(&self, is: impl Fn(&Known) -> bool) -> usize {
         self.ranks.iter().filter(|known| is(known)).count()
+    }
+
+    /// Rank 0 has counted every rank, and each has said so itself.
+    fn is_complete(&self) -> bool {
+        let answered = self.count(|known| matches!(known, Known::Ready | Known::Failed(_)));
+        self.counted == self.ranks.len() && answered == self.ranks.len()
     }
 
     fn line(&mut self, host: Option<usize>, text: &str) {
@@ -477,6 +485,26 @@ mod tests {
         assert!(missing[1].reason.contains("No such file"), "{missing:?}");
         assert!(missing[2].to_string().starts_with("rank 2 on n2: clush has ended"), "{missing:?}");
         assert!(missing[2].reason.contains("No route to host"), "{missing:?}");
+    }
+
+    #[test]
+    fn a_launch_is_complete_when_all_are_counted_and_each_has_said_so() {
+        let hosts = hosts();
+        let mut ears = Ears::new(&hosts);
+        let say = |ears: &mut Ears<'_>, rank: usize, said| {
+            let line = Line { host: hosts.names()[rank].clone(), rank: None, said };
+            ears.line(Some(rank), &line.print());
+        };
+        say(&mut ears, 0, Said::Ready);
+        say(&mut ears, 2, Said::Ready);
+        // The count is faster than what the host in the middle says.
+        let counted =
+            crate::ready::ProgressReport { ready: 3, size: 3, depth: 1, missing: Vec::new() };
+        say(&mut ears, 0, Said::Counted(counted));
+        assert!(!ears.is_complete(), "rank 1 would count as missing");
+        say(&mut ears, 1, Said::Ready);
+        assert!(ears.is_complete());
+        assert!(ears.missing(Some(Duration::from_secs(3))).is_empty());
     }
 
     #[test]
