@@ -8,6 +8,7 @@
 //! ```
 
 pub(crate) mod engine_thread;
+mod link_breaker;
 mod progress;
 pub(crate) mod refreshing;
 mod report;
@@ -50,6 +51,7 @@ use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
 use crate::spill::{self, SpillPlan};
 use engine_thread::EngineThread;
+use link_breaker::LinkBreaker;
 use refreshing::Refreshing;
 use report::Reporter;
 
@@ -222,6 +224,7 @@ fn start(
     }
     let inodes = Arc::new(inodes);
     let pending = Pending::new(copper_fuse::pending::DEADLINE);
+    let breaker = LinkBreaker::default();
     let engine_settings = EngineSettings {
         source_uses: source_uses(&plan),
         files: plan.files,
@@ -239,6 +242,10 @@ fn start(
         forget: {
             let refreshing = Arc::clone(&reporter.refreshing);
             Box::new(move |stale, forgetting| refreshing.forget(stale, forgetting))
+        },
+        broken: {
+            let breaker = breaker.clone();
+            Box::new(move |link| breaker.break_link(link))
         },
     };
     let source = source(&plan, &reporter.source, &queue)?;
@@ -274,6 +281,7 @@ fn start(
         pace: Pace { patience: plan.patience, ..Pace::default() },
     };
     let rendezvous = Arc::new(Rendezvous::start(rendezvous, Arc::new(links))?);
+    breaker.set_rendezvous(&rendezvous);
     reporter.set_rendezvous(&rendezvous);
     while !rendezvous.has_parent_within(PARENT_POLL)? {
         if let Ok(end) = ended.try_recv() {

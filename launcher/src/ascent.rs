@@ -71,6 +71,8 @@ pub(crate) enum Loss {
     Closed,
     /// It said nothing for too long: others first.
     Silent,
+    /// It broke the fabric's protocol: others first.
+    Broken,
 }
 
 impl Ascent {
@@ -137,8 +139,8 @@ impl Ascent {
     pub(crate) fn on_lost(&mut self, from: Rank, loss: Loss, now: Tick) {
         let lost_index = self.ancestors.iter().position(|&ancestor| ancestor == from);
         let index = match (loss, lost_index) {
-            (Loss::Silent, Some(lost)) => (lost + 1) % self.ancestors.len(),
-            (Loss::Closed, _) | (Loss::Silent, None) => 0,
+            (Loss::Silent | Loss::Broken, Some(lost)) => (lost + 1) % self.ancestors.len(),
+            (Loss::Closed, _) | (Loss::Silent | Loss::Broken, None) => 0,
         };
         let (flaps, next) = match &self.state {
             State::Joined { since, flaps } if now.since(*since) < FLAP_BOUND => {

@@ -52,6 +52,11 @@ impl LinkEnd {
         LinkEnd { loss: Loss::Closed, reason: reason.into() }
     }
 
+    pub(crate) fn broken() -> LinkEnd {
+        let reason = "what came over the fabric broke the protocol".to_owned();
+        LinkEnd { loss: Loss::Broken, reason }
+    }
+
     pub(crate) fn nonsense() -> LinkEnd {
         LinkEnd::closed("it sent something that is not a control message")
     }

@@ -274,6 +274,13 @@ impl Rendezvous {
         receiver.recv_timeout(2 * GATHER_BOUND).unwrap_or(Err(unheard))
     }
 
+    /// What came over a link's fabric broke the protocol: its control channel is closed, so that both
+    /// sides know that it is gone. If it led to a parent, other ancestors are tried first. A link that
+    /// is gone already is no matter.
+    pub fn break_link(&self, link: LinkId) {
+        self.shared.order(Order::Break(link));
+    }
+
     /// Asks everybody below to end. Nobody answers: whoever is not reached is ended by other means.
     pub fn shutdown_children(&self) {
         self.shared.command(Command::SHUTDOWN_CHILDREN);
@@ -318,7 +325,8 @@ impl Shared {
         self.wake();
     }
 
-    /// For the service's thread, in order. Bounded by the refreshes that may be under way.
+    /// For the service's thread, in order. Bounded by the refreshes that may be under way, and by the
+    /// links, of which each is broken once.
     pub(crate) fn order(&self, order: Order) {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
         self.wake();

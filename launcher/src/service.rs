@@ -29,7 +29,7 @@ use crate::control::{ControlMessage, Pace, Pulse};
 use crate::counters::{Counters, Refused};
 use crate::gather::{GatherResult, Gathers};
 use crate::handshake::{Acceptor, Dialer, Identity};
-use crate::link::keep_alive;
+use crate::link::{LinkEnd, keep_alive};
 use crate::readiness::{Progress, Readiness};
 use crate::refresh::{RefreshResult, Refreshes, RunId};
 use crate::rendezvous::{Events, RendezvousError};
@@ -48,9 +48,11 @@ impl Command {
     }
 }
 
-/// What other threads have to say of refreshes.
+/// What other threads have to say of refreshes and of links.
 #[derive(Debug)]
 pub(crate) enum Order {
+    /// See [`crate::Rendezvous::break_link`].
+    Break(LinkId),
     /// Somebody on this machine wants one.
     Refresh(ViewPath, SyncSender<RefreshResult>),
     /// Somebody on this machine wants to know how all ranks are.
@@ -347,6 +349,17 @@ impl Service {
             next = next.min(self.attend_uplink(way, now));
         }
         next
+    }
+
+    /// Closes a link of either kind; one that is gone already is no matter.
+    fn break_link(&mut self, broken: LinkId, now: Tick) {
+        let is_it = |way: &Way| matches!(way.uplink, Uplink::Up { link, .. } if link == broken);
+        if let Some(way) = self.ways.iter().position(is_it) {
+            self.parent_down(way, &LinkEnd::broken(), now);
+        } else if let Some(index) = self.children.iter().position(|child| child.link == broken) {
+            let child = self.children.remove(index);
+            self.child_down(&child, &LinkEnd::broken().reason);
+        }
     }
 
     fn next_link(&mut self) -> LinkId {

@@ -480,6 +480,39 @@ fn a_silent_parent_is_left_for_the_next_ancestor() {
 }
 
 #[test]
+fn a_parent_that_breaks_the_fabric_s_protocol_is_left_for_the_next_ancestor() {
+    let mut job = Ranks::new(4);
+    let nodes = job.start_all(0..4);
+    let (parent, child) = (&nodes[1], &nodes[3]);
+    let up = child.recorder.wait_for(1, |event| matches!(event, Event::ParentUp(Rank(1), _)));
+    let Event::ParentUp(_, link) = up else { panic!("{up:?}") };
+    child.rendezvous.break_link(link);
+    // Late news of the same.
+    child.rendezvous.break_link(link);
+    child.recorder.wait_for_parent(1, 0);
+    let Event::ChildUp(_, below) =
+        parent.recorder.wait_for(1, |event| matches!(event, Event::ChildUp(Rank(3), _)))
+    else {
+        unreachable!("it was asked for")
+    };
+    parent.recorder.wait_for(1, |event| matches!(event, Event::Down(down, _) if *down == below));
+    assert_eq!(child.recorder.count(|event| matches!(event, Event::Down(..))), 1);
+    all_ready(&nodes);
+}
+
+#[test]
+fn a_child_that_breaks_the_fabric_s_protocol_joins_anew() {
+    let mut job = Ranks::new(2);
+    let nodes = job.start_all(0..2);
+    let up = nodes[0].recorder.wait_for(1, |event| matches!(event, Event::ChildUp(Rank(1), _)));
+    let Event::ChildUp(_, link) = up else { panic!("{up:?}") };
+    nodes[0].rendezvous.break_link(link);
+    nodes[0].recorder.wait_for(1, |event| matches!(event, Event::Down(down, _) if *down == link));
+    nodes[1].recorder.wait_for_parent(2, 0);
+    all_ready(&nodes);
+}
+
+#[test]
 fn a_rank_has_a_parent_in_each_tree_and_finds_another_in_each_that_it_loses() {
     // Two trees over four ranks: 0 → 1 → 3 and 0 → 2, rotated by two 2 → 3 → 1 and 2 → 0.
     let mut job = Ranks::with_trees(4, 2);

@@ -158,6 +158,8 @@ fn engine(
         refreshed: Box::new(|_| {}),
         // No kernel holds any.
         forget: Box::new(|_, _| {}),
+        // A link that is lost fails the bench, by its bound.
+        broken: Box::new(|_| {}),
     };
     (settings, fetcher)
 }

@@ -58,6 +58,9 @@ pub struct Settings<M: Memory> {
     pub refreshed: Box<dyn Fn(Refreshed) + Send>,
     /// Has the kernel forget names, and drops the second when it has. It must not block.
     pub forget: Box<dyn Fn(Vec<Stale>, Forgetting) + Send>,
+    /// Told of a link over which the protocol was broken, once it is not used any more: so that whoever
+    /// made it closes it. It must not block.
+    pub broken: Box<dyn Fn(LinkId) + Send>,
 }
 
 /// Somebody is at it for as long as this is held twice.
@@ -104,6 +107,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     inodes_max: usize,
     /// Held twice while it has not done what it was asked last.
     forgetting: Forgetting,
+    broken: Box<dyn Fn(LinkId) + Send>,
     controls: Receiver<Control>,
     questions: Questions<M::Filled>,
     links: HashMap<LinkId, Link<F::Peer>>,
@@ -144,6 +148,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             forget: settings.forget,
             inodes_max: inodes_within(settings.budget.inodes),
             forgetting: Forgetting::default(),
+            broken: settings.broken,
             controls,
             questions: Questions::default(),
             links: HashMap::new(),
@@ -488,6 +493,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Output::Disconnect { link, violation } => {
                 warn!(%violation, "a rank broke the protocol: its link is not used any more");
                 self.link_down(link);
+                (self.broken)(link);
             }
             Output::Refreshed { epoch, scope, dropped } => {
                 info!(%epoch, path = %scope.path(), ?dropped, "refreshed");

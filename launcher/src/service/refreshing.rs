@@ -21,6 +21,7 @@ impl Service {
         drop(orders);
         for order in taken {
             match order {
+                Order::Break(link) => self.break_link(link, now),
                 Order::Refresh(path, answer) => {
                     let wanted = self.want_refresh(path, Requester::Local(answer), now);
                     if let Err((requester, error)) = wanted {

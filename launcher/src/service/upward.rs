@@ -251,7 +251,7 @@ impl Service {
         }
     }
 
-    fn parent_down(&mut self, way: usize, end: &LinkEnd, now: Tick) {
+    pub(super) fn parent_down(&mut self, way: usize, end: &LinkEnd, now: Tick) {
         let uplink = std::mem::replace(&mut self.ways[way].uplink, Uplink::None);
         let Uplink::Up { rank, link, .. } = uplink else { return };
         let tree = self.ways[way].tree;
