@@ -14,6 +14,7 @@ mod log_follower;
 mod logging;
 mod refresh;
 mod serve;
+mod simulate;
 mod size;
 mod status;
 mod stop;
@@ -54,6 +55,8 @@ enum Command {
     Serve(Box<serve::ServeArguments>),
     /// Measure the fabric and the tree, beside bare libfabric
     Bench(Box<bench::BenchArguments>),
+    /// Run a job of any size under virtual time: how long an import takes, with and without Copper
+    Simulate(simulate::SimulateArguments),
     /// Start this host's rank of a launch over several (started by `launch`)
     #[command(hide = true)]
     Agent(Box<agent::AgentArguments>),
@@ -83,6 +86,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Agent(arguments) => agent::run(*arguments),
         Command::Guard => guard(),
     };

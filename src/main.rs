@@ -12,6 +12,7 @@ mod daemon;
 mod doctor;
 mod fabric;
 mod resource_limits;
+mod simulate;
 mod sleeper;
 mod source;
 mod spill;

@@ -1,0 +1,51 @@
+//! The processes of one node, which all run the same program: whoever comes to a step first asks, the
+//! others wait with it or are answered by the kernel.
+
+use copper_proto::Tick;
+
+use super::constants::{COMPUTING, KERNEL_ANSWER, START_SPREAD};
+use super::random::Random;
+use super::waits::Waits;
+
+#[derive(Debug)]
+pub(super) struct Readers {
+    /// The step that the first of them does next, or waits for.
+    pub(super) step: u32,
+    /// The step has been asked for.
+    pub(super) asked: bool,
+    /// The moment at which the step is to be begun is noted.
+    pub(super) noted: bool,
+    /// When each of them came, or will come, to the step.
+    arrivals: Box<[Tick]>,
+}
+
+impl Readers {
+    pub(super) fn new(processes: u32, random: &mut Random) -> Readers {
+        let spread = START_SPREAD.as_nanos() as u64;
+        let arrivals = (0..processes).map(|_| Tick(random.below(spread))).collect();
+        Readers { step: 0, asked: false, noted: false, arrivals }
+    }
+
+    /// When the first of them comes to the step.
+    pub(super) fn first(&self) -> Tick {
+        *self.arrivals.iter().min().expect("there is at least one")
+    }
+
+    /// When the last of them has done, or will begin, the step.
+    pub(super) fn last(&self) -> Tick {
+        *self.arrivals.iter().max().expect("there is at least one")
+    }
+
+    /// The step's answer is there: everybody goes on to the next, of so many.
+    pub(super) fn answered(&mut self, at: Tick, steps: usize, mut waits: Option<&mut Waits>) {
+        let computing = COMPUTING / steps as u32;
+        for arrival in &mut self.arrivals {
+            if let Some(waits) = &mut waits {
+                waits.add(at.since(*arrival).as_nanos() as u64);
+            }
+            *arrival = (*arrival).max(at) + KERNEL_ANSWER + computing;
+        }
+        self.step += 1;
+        self.asked = false;
+    }
+}

@@ -1,0 +1,78 @@
+//! Ranks that die: what the launcher's rendezvous does about it, in its order.
+
+use std::time::Duration;
+
+use copper_proto::{Input, LinkId, Rank, TreeIndex};
+
+use super::{Event, World};
+use crate::simulate::constants::{COMPUTING, DEATH_SEEN, DIALLING};
+use crate::simulate::host::Link;
+use crate::simulate::random::Random;
+
+impl World<'_> {
+    /// Chooses who dies, and when: while everybody still computes, so that nobody dies too late.
+    pub(super) fn plan_deaths(&mut self, random: &mut Random) {
+        let nodes = u64::from(self.plan.nodes.get());
+        let permille = u64::from(self.plan.killed_permille);
+        if permille == 0 {
+            return;
+        }
+        let count = (nodes * permille).div_ceil(1000).clamp(1, nodes - 1);
+        let mut victims: Vec<usize> = (0..nodes as usize).collect();
+        let first = self.forest.trees().next().map_or(Rank(0), |(_, tree)| tree.root()).0;
+        victims.swap(0, first as usize);
+        for index in 1..count as usize {
+            let other = index + random.below(nodes - index as u64) as usize;
+            victims.swap(index, other);
+        }
+        for &victim in &victims[..count as usize] {
+            let at = Duration::from_nanos(random.below(COMPUTING.as_nanos() as u64));
+            self.agenda.note(self.now + at, Event::Dies(victim));
+        }
+    }
+
+    pub(super) fn dies(&mut self, rank: usize) {
+        self.killed += 1;
+        self.hosts[rank].dies();
+        for (_, link) in std::mem::take(&mut self.hosts[rank].links) {
+            let event = Event::Down { rank: link.other, link: link.theirs };
+            self.agenda.note(self.now + DEATH_SEEN, event);
+        }
+    }
+
+    pub(super) fn down(&mut self, rank: usize, link: LinkId) {
+        let host = &mut self.hosts[rank];
+        if !host.alive || host.links.remove(&link).is_none() {
+            return;
+        }
+        if let Some(tree) = host.parents.iter().position(|parent| *parent == Some(link)) {
+            host.parents[tree] = None;
+            let tree = TreeIndex(tree as u32);
+            self.agenda.note(self.now + DIALLING, Event::Dials { rank, tree });
+        }
+        self.handle(rank, Input::LinkDown { link }, None);
+    }
+
+    /// Connects a rank to its nearest ancestor that lives.
+    pub(super) fn dials(&mut self, rank: usize, tree: TreeIndex) {
+        let of_tree = self.forest.tree(tree).expect("one of them");
+        if !self.hosts[rank].alive || of_tree.root() == Rank(rank as u32) {
+            return;
+        }
+        let mut ancestors = of_tree.ancestors(Rank(rank as u32)).map(|rank| rank.0 as usize);
+        let Some(parent) = ancestors.find(|&ancestor| self.hosts[ancestor].alive) else {
+            self.handle(rank, Input::Orphaned { tree }, None);
+            return;
+        };
+        let (up, down) = (LinkId(self.next_link), LinkId(self.next_link + 1));
+        self.next_link += 2;
+        let end = |other, theirs| Link { other, theirs, coming: 0 };
+        self.hosts[rank].links.insert(up, end(parent, down));
+        self.hosts[rank].parents[tree.0 as usize] = Some(up);
+        self.hosts[parent].links.insert(down, end(rank, up));
+        let child = Rank(rank as u32);
+        self.hand(parent, Input::ChildUp { tree, link: down, rank: child }, None);
+        let parent = Rank(parent as u32);
+        self.hand(rank, Input::ParentUp { tree, link: up, rank: parent }, None);
+    }
+}
