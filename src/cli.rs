@@ -22,9 +22,10 @@ mod stop_hosts;
 mod trees;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -102,18 +103,7 @@ pub(crate) fn run() -> ExitCode {
 
 /// An error with its causes, as one line.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        // A cause that its error has already quoted is not said twice.
-        if !line.contains(&text) {
-            if !line.is_empty() {
-                line.push_str(": ");
-            }
-            line.push_str(&text);
-        }
-    }
-    line.replace('\n', " ")
+    copper_launcher::said::one_line(error.as_ref())
 }
 
 fn refuse(error: &clap::Error) -> ExitCode {
@@ -153,6 +143,16 @@ fn print(line: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// A path from the command line, made independent of the working folder.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))
+}
+
+/// Where the views are, absolute.
+fn mount_directory(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    absolute(&given.map_or_else(default_mount, Path::to_path_buf))
 }
 
 /// `/tmp/$USER/copper`, where the view is mounted if nothing else is said.

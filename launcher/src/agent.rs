@@ -15,7 +15,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use copper_proto::Rank;
@@ -28,7 +28,7 @@ use crate::orders::Orders;
 use crate::peers::Peers;
 use crate::ready::READY_FD;
 use crate::release::Release;
-use crate::said::{Line, Said};
+use crate::said::{Line, Said, one_line};
 use crate::secret::Secret;
 use crate::starter::Life;
 
@@ -241,23 +241,20 @@ impl AgentPlan {
             }
             return Ok(End::Failed);
         }
-        let end = attend(&mut daemons, speaker, events.as_ref());
-        match (end, self.life) {
-            (Attended::Released, Life::Detached) => {
+        match (attend(&mut daemons, speaker, events.as_ref()), self.life) {
+            (Some(Event::Released), Life::Detached) => {
                 release.release().map_err(line)?;
                 daemons.released();
                 Ok(End::Done)
             }
-            (Attended::Released, Life::Step) => {
+            (Some(Event::Released), Life::Step) => {
                 // A daemon that dies alone is not the end of the job.
                 while !daemons.ended_within(A_WHILE) {}
                 Ok(End::Done)
             }
-            (Attended::Abandoned, _) => Ok(End::Abandoned),
-            (Attended::Ended, Life::Step) => Ok(End::Done),
-            (Attended::Ended, Life::Detached) => {
-                Err(format!("rank {rank} has ended before all were ready"))
-            }
+            (Some(Event::Abandoned), _) => Ok(End::Abandoned),
+            (None, Life::Step) => Ok(End::Done),
+            (None, Life::Detached) => Err(format!("rank {rank} has ended before all were ready")),
         }
     }
 
@@ -281,31 +278,25 @@ impl AgentPlan {
     }
 }
 
-/// What became of a daemon that is ready.
-enum Attended {
-    /// The launch is complete.
-    Released,
-    /// The head is gone, or wants no more of this.
-    Abandoned,
-    /// The daemon has ended.
-    Ended,
-}
-
-/// Passes on what rank 0 counts until the launch is complete, or will not be. Without `events` that
-/// is somebody else's to know.
-fn attend(daemons: &mut Daemons, speaker: &Speaker, events: Option<&Receiver<Event>>) -> Attended {
-    let Some(events) = events else { return Attended::Released };
+/// Passes on what rank 0 counts until the launch is complete, or will not be; `None` if the daemon
+/// ends first. Without `events` it is somebody else's to know.
+fn attend(
+    daemons: &mut Daemons,
+    speaker: &Speaker,
+    events: Option<&Receiver<Event>>,
+) -> Option<Event> {
+    let Some(events) = events else { return Some(Event::Released) };
     loop {
         if let Some(counted) = daemons.counted() {
             speaker.say(Said::Counted(counted));
         }
         match events.try_recv() {
-            Ok(Event::Released) => return Attended::Released,
-            Ok(Event::Abandoned) | Err(TryRecvError::Disconnected) => return Attended::Abandoned,
+            Ok(event) => return Some(event),
+            Err(TryRecvError::Disconnected) => return Some(Event::Abandoned),
             Err(TryRecvError::Empty) => {}
         }
         if daemons.ended_within(LOOK) {
-            return Attended::Ended;
+            return None;
         }
     }
 }
@@ -317,18 +308,8 @@ fn await_end(events: Option<Receiver<Event>>) {
     let _ = events.map(|events| events.recv_timeout(END_BOUND));
 }
 
-/// An error with its causes, as one line.
-fn line(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
+fn line(error: impl std::error::Error + 'static) -> String {
+    one_line(&error)
 }
 
 /// The orders, and what comes after them.
@@ -350,19 +331,21 @@ fn read_orders() -> Result<(Receiver<Event>, Orders), String> {
 }
 
 /// What the head says from now on.
-fn watch(input: impl BufRead + Send + 'static) -> Receiver<Event> {
+fn watch(mut input: impl BufRead + Send + 'static) -> Receiver<Event> {
     let (sender, receiver) = channel();
-    let watch = move |mut input: Box<dyn BufRead + Send>, sender: Sender<Event>| {
+    let watch = move || {
         let mut text = String::new();
-        loop {
+        let event = loop {
             text.clear();
             match input.read_line(&mut text) {
-                Ok(0) | Err(_) => return sender.send(Event::Abandoned),
-                Ok(_) if text == RELEASED => return sender.send(Event::Released),
+                Ok(0) | Err(_) => break Event::Abandoned,
+                Ok(_) if text == RELEASED => break Event::Released,
                 Ok(_) => {}
             }
-        }
+        };
+        // The daemon may have ended before.
+        let _ = sender.send(event);
     };
-    let _watcher = std::thread::spawn(move || watch(Box::new(input), sender));
+    let _watcher = std::thread::spawn(watch);
     receiver
 }

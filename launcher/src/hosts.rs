@@ -1,6 +1,6 @@
 //! The hosts of a job, in order of rank: from a file, PBS or Slurm.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use copper_proto::Rank;
 
-use crate::peers::{PeersError, hosts_of_file};
+use crate::peers::{PeersError, distinct, hosts_of_file};
 
 /// What launchers tell a process of its rank, in order of trust: those of one launcher never name
 /// another's.
@@ -26,7 +26,9 @@ impl Hosts {
     /// # Errors
     /// If the file cannot be read or names no host, and which host stands there twice.
     pub fn from_file(path: &Path) -> Result<Hosts, HostsError> {
-        Hosts::distinct(hosts_of_file(path)?, &path.display().to_string())
+        let hosts = hosts_of_file(path)?;
+        distinct(&hosts, &path.display().to_string())?;
+        Ok(Hosts(hosts))
     }
 
     /// PBS's file of nodes, which names a node as often as it has processes.
@@ -34,7 +36,7 @@ impl Hosts {
     /// # Errors
     /// If the file cannot be read or names no host.
     pub fn from_pbs(path: &Path) -> Result<Hosts, HostsError> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let hosts = hosts_of_file(path)?;
         Ok(Hosts(hosts.into_iter().filter(|host| seen.insert(host.clone())).collect()))
     }
@@ -62,17 +64,6 @@ impl Hosts {
     /// From names that were looked at before.
     pub fn from_names(names: Vec<String>) -> Hosts {
         Hosts(names)
-    }
-
-    fn distinct(hosts: Vec<String>, place: &str) -> Result<Hosts, HostsError> {
-        let mut ranks = HashMap::new();
-        for (second, host) in hosts.iter().enumerate() {
-            if let Some(first) = ranks.insert(host, second) {
-                let (host, place) = (host.clone(), place.to_owned());
-                return Err(PeersError::Twice { entry: host, first, second, place }.into());
-            }
-        }
-        Ok(Hosts(hosts))
     }
 
     /// The names.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -62,17 +63,7 @@ impl Peers {
     }
 
     fn distinct(addresses: Vec<Address>, place: &str) -> Result<Peers, PeersError> {
-        let mut ranks = HashMap::new();
-        for (rank, address) in addresses.iter().enumerate() {
-            if let Some(first) = ranks.insert(address, rank) {
-                return Err(PeersError::Twice {
-                    entry: address.to_string(),
-                    first,
-                    second: rank,
-                    place: place.to_owned(),
-                });
-            }
-        }
+        distinct(&addresses, place)?;
         Ok(Peers { addresses })
     }
 
@@ -104,6 +95,21 @@ impl Peers {
         let mut found = (address.host.as_str(), address.port).to_socket_addrs().map_err(unknown)?;
         found.next().ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))
     }
+}
+
+/// That no entry stands twice in the list that `place` names.
+pub(crate) fn distinct<T: Eq + Hash + fmt::Display>(
+    entries: &[T],
+    place: &str,
+) -> Result<(), PeersError> {
+    let mut ranks = HashMap::new();
+    for (second, entry) in entries.iter().enumerate() {
+        if let Some(first) = ranks.insert(entry, second) {
+            let (entry, place) = (entry.to_string(), place.to_owned());
+            return Err(PeersError::Twice { entry, first, second, place });
+        }
+    }
+    Ok(())
 }
 
 /// One host a line, at least one. Empty lines and what follows a `#` do not count.

@@ -264,20 +264,13 @@ impl<'a> Ears<'a> {
                     let name = text.split_once(": ")?.0;
                     self.hosts.names().iter().position(|host| host == name)
                 });
-                if self.words.len() == WORDS_MAX {
-                    self.words.pop_front();
-                }
-                self.words.push_back((of, text.trim().to_owned()));
+                self.keep(of, text.trim().to_owned());
             }
             return;
         };
-        let rank = line.rank.map(|rank| rank as usize).or(host);
-        let rank = rank.or_else(|| {
-            let rank = self.hosts.own_rank(&line.host, None).ok()?;
-            Some(rank.0 as usize)
-        });
+        let rank = self.rank_of(host, &line);
         let Some(known) = rank.and_then(|rank| self.ranks.get_mut(rank)) else {
-            self.words.push_back((None, format!("{}: {:?}", line.host, line.said)));
+            self.keep(None, format!("{}: {:?}", line.host, line.said));
             return;
         };
         match (line.said, &known) {
@@ -287,6 +280,20 @@ impl<'a> Ears<'a> {
             (Said::Ready, _) => *known = Known::Ready,
             (Said::Failed { reason }, _) => *known = Known::Failed(reason),
         }
+    }
+
+    /// Whose line that is, of the process that is for `host`.
+    fn rank_of(&self, host: Option<usize>, line: &Line) -> Option<usize> {
+        let told = line.rank.map(|rank| rank as usize).or(host);
+        told.or_else(|| self.hosts.own_rank(&line.host, None).ok().map(|rank| rank.0 as usize))
+    }
+
+    /// Keeps the last words of the launcher.
+    fn keep(&mut self, of: Option<usize>, text: String) {
+        if self.words.len() == WORDS_MAX {
+            self.words.pop_front();
+        }
+        self.words.push_back((of, text));
     }
 
     /// clush says of a host that its command has failed: `clush: node3: exited with exit code 2`.
@@ -421,10 +428,7 @@ impl Fleet {
             match news {
                 News::Line(number, text) => match Line::parse(&text) {
                     Some(line) => {
-                        let rank = gang.host(number).map(Ok).unwrap_or_else(|| {
-                            self.hosts.own_rank(&line.host, line.rank).map(|rank| rank.0 as usize)
-                        });
-                        if let Ok(rank) = rank {
+                        if let Some(rank) = ears.rank_of(gang.host(number), &line) {
                             answers.said.insert(u32::try_from(rank).unwrap_or(u32::MAX), line.said);
                         }
                     }

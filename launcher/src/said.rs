@@ -64,6 +64,22 @@ impl Line {
     }
 }
 
+/// An error with its causes, as one line.
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = String::new();
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    for text in causes.map(ToString::to_string) {
+        // A cause that its error has already quoted is not said twice.
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line.replace('\n', " ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

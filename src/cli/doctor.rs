@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use copper_launcher::RunFolder;
 use copper_ofi::Net;
@@ -55,13 +54,10 @@ pub(super) struct DoctorArguments {
 
 pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
     with_environment(&arguments.net);
-    let absolute = |path: PathBuf| {
-        std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))
-    };
     let log_base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
     let plan = Plan {
-        mount: absolute(arguments.mount.clone().unwrap_or_else(super::default_mount))?,
-        log_base: absolute(log_base)?,
+        mount: super::mount_directory(arguments.mount.as_deref())?,
+        log_base: super::absolute(&log_base)?,
         net: arguments.net.clone(),
         allow_other: arguments.allow_other,
         memory_bytes: arguments.memory.map_or_else(|| default_memory(1), |Size(bytes)| bytes),

@@ -119,14 +119,8 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where the views are to appear, absolute.
-pub(super) fn directory_of(arguments: &LaunchArguments) -> anyhow::Result<PathBuf> {
-    let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
-    std::path::absolute(&directory).with_context(|| format!("{} is no path", directory.display()))
-}
-
 fn run_local(arguments: &LaunchArguments, ranks: u32) -> anyhow::Result<ExitCode> {
-    let directory = directory_of(arguments)?;
+    let directory = super::mount_directory(arguments.mount.as_deref())?;
     let mounts: Vec<PathBuf> = (0..ranks).map(|rank| directory.join(rank.to_string())).collect();
     let forest = forest_of(arguments, ranks)?;
     if arguments.over_hosts.dry_run {

@@ -16,7 +16,7 @@ use copper_launcher::{
 use copper_proto::{Forest, Rank};
 
 use super::compatible::Usage;
-use super::launch::{LaunchArguments, common_arguments, directory_of, forest_of};
+use super::launch::{LaunchArguments, common_arguments, forest_of};
 use super::size::Size;
 use super::{print, say, version};
 
@@ -98,7 +98,7 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let own = &arguments.over_hosts;
     let hosts = find_hosts(own).map_err(Usage::of)?;
     let (launcher, program) = find_launcher(own).map_err(Usage::of)?;
-    let directory = directory_of(arguments)?;
+    let directory = super::mount_directory(arguments.mount.as_deref())?;
     let size = u32::try_from(hosts.len()).context("too many hosts")?;
     let forest = forest_of(arguments, size)?;
     let job = Job::from_environment()?;
@@ -106,14 +106,12 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
     let options = options.map_err(Usage::of)?;
     let port = own.port.unwrap_or_else(|| default_port(&job, &directory));
     let base = arguments.log_dir.clone().unwrap_or_else(RunFolder::default_base);
-    let base =
-        std::path::absolute(&base).with_context(|| format!("{} is no path", base.display()))?;
+    let base = super::absolute(&base)?;
     let folder = base.join(job.as_str());
     let hosts_file = folder.join("logs/node_file.txt");
     let environment = passed_environment();
-    let command =
-        agent_command(arguments, launcher, &job, &directory, &folder, port, &environment)?;
     let fleet = Fleet { launcher, program, options, hosts, hosts_file };
+    let command = agent_command(arguments, &fleet, &job, &directory, &folder, port, &environment)?;
     if own.dry_run {
         print_plan(&fleet, &command, &forest, port)?;
         return Ok(ExitCode::SUCCESS);
@@ -298,7 +296,7 @@ pub(super) fn on_host(environment: &[(String, String)]) -> anyhow::Result<Vec<Os
 
 fn agent_command(
     arguments: &LaunchArguments,
-    launcher: Launcher,
+    fleet: &Fleet,
     job: &Job,
     directory: &Path,
     folder: &Path,
@@ -306,19 +304,17 @@ fn agent_command(
     environment: &[(String, String)],
 ) -> anyhow::Result<Vec<OsString>> {
     let own = &arguments.over_hosts;
-    let life = launcher.life();
+    let life = fleet.launcher.life();
     // The processes of a step have our environment; to a host of its own it has to be said.
     let mut command = on_host(if life == Life::Detached { environment } else { &[] })?;
     let mut add = |words: &[&str]| command.extend(words.iter().map(OsString::from));
     add(&["agent", "--expect", &version::short(), "--port", &port.to_string()]);
     add(&["--ready-timeout", &arguments.ready_timeout.to_string()]);
     command.extend(["--mount".into(), directory.into(), "--folder".into(), folder.into()]);
-    let hosts_file = folder.join("logs/node_file.txt");
-    match life {
-        Life::Step => command.extend(["--step".into(), "--hosts".into(), hosts_file.into()]),
-        Life::Detached => {}
+    if life == Life::Step {
+        command.extend(["--step".into(), "--hosts".into(), fleet.hosts_file.clone().into()]);
     }
-    if launcher == Launcher::Slurm {
+    if fleet.launcher == Launcher::Slurm {
         command.push("--all-hear".into());
     }
     let mut daemon = common_arguments(arguments, job, directory)?;

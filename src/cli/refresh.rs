@@ -34,9 +34,7 @@ pub(super) struct RefreshArguments {
 }
 
 pub(super) fn run(arguments: &RefreshArguments) -> anyhow::Result<ExitCode> {
-    let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
-    let directory = std::path::absolute(&directory)
-        .with_context(|| format!("{} is no path", directory.display()))?;
+    let directory = super::mount_directory(arguments.mount.as_deref())?;
     let listed = Instances::open()?.under(&directory)?;
     let paths = if arguments.paths.is_empty() {
         vec![ViewPath::root()]
@@ -84,8 +82,7 @@ fn refresh(listed: &[Listed], path: &ViewPath) -> anyhow::Result<Value> {
 /// The path in the views of what is given as the source's or as below one of the views. Links on the
 /// way are followed, as the kernel does for whoever reads through a view; the last one is not.
 fn in_view(path: &Path, listed: &[Listed]) -> anyhow::Result<ViewPath> {
-    let absolute =
-        std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))?;
+    let absolute = super::absolute(path)?;
     let views = listed.iter().map(|it| &it.instance.mount);
     let in_a_view = |path: &Path| {
         views.clone().find_map(|view| path.strip_prefix(view).ok().map(Path::to_owned))

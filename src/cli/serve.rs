@@ -202,10 +202,8 @@ pub(super) fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
-    let absolute = |path: PathBuf| {
-        std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))
-    };
-    let mount = absolute(arguments.mount.unwrap_or_else(super::default_mount))?;
+    let absolute = |path: PathBuf| super::absolute(&path);
+    let mount = super::mount_directory(arguments.mount.as_deref())?;
     let roots = arguments.root.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     let hidden = arguments.hide.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
     // A launcher has looked where they lead.

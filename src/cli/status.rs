@@ -6,7 +6,6 @@ mod others;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use copper_launcher::{Instances, status};
 use serde_json::Value;
@@ -29,9 +28,7 @@ pub(super) struct StatusArguments {
 }
 
 pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
-    let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
-    let directory = std::path::absolute(&directory)
-        .with_context(|| format!("{} is no path", directory.display()))?;
+    let directory = super::mount_directory(arguments.mount.as_deref())?;
     let listed = Instances::open()?.under(&directory)?;
     let mut report = status::collect(&listed);
     let notes = others::add(&listed, &mut report);

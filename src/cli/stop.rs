@@ -42,9 +42,7 @@ struct Stopped {
 }
 
 pub(super) fn run(arguments: &StopArguments) -> anyhow::Result<ExitCode> {
-    let directory = arguments.mount.clone().unwrap_or_else(super::default_mount);
-    let directory = std::path::absolute(&directory)
-        .with_context(|| format!("{} is no path", directory.display()))?;
+    let directory = super::mount_directory(arguments.mount.as_deref())?;
     if arguments.here {
         return stop_for_head(&directory);
     }

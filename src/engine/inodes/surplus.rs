@@ -96,8 +96,8 @@ impl<B> Inode<B> {
         if !self.was_read.load(Ordering::Relaxed) {
             return true;
         }
-        let name = self.path.split().map_or_else(Box::default, |(_, name)| Box::<[u8]>::from(name));
-        let is_library = name.windows(3).any(|part| part == b".so");
+        let name = self.path.split();
+        let is_library = name.is_some_and(|(_, name)| name.windows(3).any(|part| part == b".so"));
         let is_program = attributes.permissions & EXECUTABLE != 0 || is_library;
         !is_program && read(&self.blocks).is_empty()
     }
