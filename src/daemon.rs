@@ -41,6 +41,7 @@ use copper_launcher::{
 use copper_ofi::{Arena, Filled, Net, Network, Settings as NetworkSettings};
 use copper_proto::limits::{CREDITS, MESSAGE_BYTES_MAX, RECEIVES_PER_CHILD};
 use copper_proto::node::SourceUse;
+use copper_proto::topology::Tree;
 use copper_proto::wire::PROTOCOL_VERSION as WIRE_VERSION;
 use copper_proto::{Epoch, FilePolicy, Forest, LinkId, Rank, Scope, TreeIndex};
 use tracing::{info, warn};
@@ -385,12 +386,13 @@ pub(crate) fn rendezvous_version() -> u16 {
 }
 
 fn source_uses(plan: &Plan) -> Vec<SourceUse> {
-    let source_use = |root: Rank| match plan.source {
-        _ if root == plan.rank => SourceUse::Root,
+    let source_use = |tree: Tree| match plan.source {
+        _ if tree.root() == plan.rank => SourceUse::Root,
+        SourceAccess::Direct if tree.is_successor(plan.rank) => SourceUse::Successor,
         SourceAccess::Direct => SourceUse::Fallback,
         SourceAccess::None => SourceUse::Never,
     };
-    plan.forest.trees().map(|(_, tree)| source_use(tree.root())).collect()
+    plan.forest.trees().map(|(_, tree)| source_use(tree)).collect()
 }
 
 fn source(
@@ -493,7 +495,7 @@ impl Events for Links {
     }
 
     fn orphaned(&self, tree: TreeIndex, reason: &str) {
-        warn!(%tree, reason, "no ancestor answers");
+        warn!(%tree, reason, "nobody above answers");
         self.tell(Control::Orphaned(tree));
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use support::job::copper;
 use support::reader::{Expected, Reader, Tally, read};
 use support::{Job, Options, Random, Running, Scratch, Tree, eventually, mounts, within};
 
@@ -30,11 +31,15 @@ struct World {
     files: Vec<(PathBuf, Arc<Vec<u8>>)>,
     late: PathBuf,
     random: Random,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl World {
     fn new() -> World {
+        World::with("none", "64MiB")
+    }
+
+    fn with(source: &'static str, memory: &'static str) -> World {
         let scratch = Scratch::new();
         let tree = Tree::new(&scratch);
         let mut paths: Vec<PathBuf> = (0..1500_usize)
@@ -52,9 +57,13 @@ impl World {
             (path, bytes)
         });
         let files = files.collect();
-        let job = Job::launch_with(&scratch, 4, &Options::with(&["--fanout", "2"]));
+        let job = Job::launch_with(
+            &scratch,
+            4,
+            &Options { source, memory, ..Options::with(&["--fanout", "2"]) },
+        );
         assert_eq!(job.status().counter(3, "parent"), 1, "rank 1 is the parent of rank 3");
-        World { job, files, late, random: Random::seeded(), _scratch: scratch }
+        World { job, files, late, random: Random::seeded(), scratch }
     }
 
     /// Every file through a rank's view, in an order of its own.
@@ -207,6 +216,50 @@ fn after_the_death_of_the_root_what_is_held_is_read_and_the_rest_is_an_errno() {
         let tally = reader.finish(ERRNO_BOUND);
         assert_harmless(rank, &tally);
     }
+}
+
+#[test]
+fn the_next_rank_takes_the_place_of_a_lost_root_and_asks_others_for_what_they_hold() {
+    let mut world = World::with("direct", "256MiB");
+    // Ranks 0 and 2 hold these, rank 1 has never heard of them.
+    let tally = Reader::start("rank 2", world.expected(2)).finish(BOUND);
+    assert_eq!(tally.right, world.files.len());
+    world.job.kill(0);
+    eventually(PARENT_BOUND, "rank 1 takes over, and rank 2 comes to it", || {
+        let status = world.job.status();
+        (status.rank(1)["state"] == "stands-in" && status.rank(2)["parent"] == 1).then_some(())
+    });
+    let tally = Reader::start("rank 3", world.expected(3)).finish(BOUND);
+    assert_harmless(3, &tally);
+    assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+    let status = world.job.status();
+    let read_again = status.counter(1, "source.opens");
+    assert_eq!(read_again, 0, "rank 2 holds all of it");
+    assert!(status.counter(1, "fabric.recalled") > world.files.len() as u64 / 2);
+    // What nobody holds is read by the one that has taken over, for all.
+    for rank in 1..4 {
+        let tally = Reader::start(format!("rank {rank}"), world.late(rank)).finish(BOUND);
+        assert!(tally.wrong.is_empty() && tally.failed.is_empty(), "rank {rank}: {tally:?}");
+    }
+    let status = world.job.status();
+    assert_eq!(status.counter(1, "source.opens"), world.late(1).len() as u64);
+    assert!(status.counter(1, "source.degraded_reads") > 0, "the operator can see it");
+    for rank in 2..4 {
+        assert_eq!(status.counter(rank, "source.opens"), 0, "rank {rank}");
+    }
+    let mut status = copper(&world.scratch);
+    let said = Running::start(status.arg("status").arg("-v").arg(&world.job.directory));
+    let said = said.finish(BOUND).stdout();
+    assert!(said.contains("rank 1 reads the source in the root's place in tree 0"), "{said}");
+    assert!(said.contains("rank 2 hangs on rank 1 in tree 0; it has lost rank 0"), "{said}");
+    // And numbers refreshes.
+    let mut refresh = copper(&world.scratch);
+    let refresh = refresh.arg("refresh").arg("-v").arg(&world.job.directory).arg(&world.late);
+    let refreshed = Running::start(refresh).finish(BOUND);
+    support::say(&format!("{} {}", refreshed.stdout(), refreshed.stderr()));
+    let epochs = (1..4).map(|rank| world.job.status().counter(rank, "refresh.epoch"));
+    assert_eq!(epochs.collect::<Vec<_>>(), [1, 1, 1]);
+    world.job.stop();
 }
 
 #[test]

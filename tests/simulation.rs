@@ -199,6 +199,26 @@ fn a_lost_inner_rank_costs_no_reader_an_error() {
 }
 
 #[test]
+fn a_lost_root_is_replaced_and_costs_no_reader_an_error() {
+    let (mut held_below, mut recalled, mut deaths) = (0, 0, 0);
+    for seed in seeds(3500, 200) {
+        let report = run(seed, |plan| {
+            plan.faults = Faults { deaths: 3, root_dies: true, ..Faults::default() };
+            plan.arena_bytes = 1 << 30;
+            (plan.fallback, plan.spill_bytes) = (true, 0);
+            (plan.nodes, plan.trees) = (plan.nodes.clamp(5, 9), 1 + plan.trees % 2);
+        });
+        assert_eq!(report.errors, 0, "seed {seed}");
+        held_below += report.held_below;
+        recalled += report.recalled;
+        deaths += report.deaths;
+    }
+    // A child's word that it holds something may still be on its way.
+    assert!(held_below * 100 <= recalled, "{held_below} of {recalled} read again, {deaths} deaths");
+    assert!(recalled > 50, "{recalled}: what was held was meant to be asked for");
+}
+
+#[test]
 fn a_pull_that_stalls_ends_in_quarantine_and_its_late_bytes_land_nowhere_else() {
     let mut quarantined = 0;
     for seed in seeds(6000, 60) {

@@ -7,7 +7,7 @@
 //! At the start only the parent is tried, until the deadline: everybody is just starting, and a
 //! rank that cannot have its parent is a launch that failed. Where ranks may be missing, every
 //! ancestor in turn is tried when the parent has not answered for a while. Later every ancestor is
-//! as good as another, nearest first.
+//! as good as another, nearest first; where none answers, the ranks that take the root's place follow.
 
 use std::time::Duration;
 
@@ -23,8 +23,10 @@ const FLAP_BOUND: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Ascent {
     rank: Rank,
-    /// Parent first, root last; empty for the root.
-    ancestors: Vec<Rank>,
+    /// Parent first, root last, then the root's successors; empty for the root.
+    candidates: Vec<Rank>,
+    /// How many of them are ancestors.
+    ancestors: usize,
     orphan: Duration,
     state: State,
 }
@@ -43,9 +45,9 @@ struct Search {
     flaps: u32,
     lost: Tick,
     next: Tick,
-    /// Into the ancestors.
+    /// Into the candidates.
     index: usize,
-    /// Ancestors tried in this round.
+    /// Candidates tried in this round.
     tried: usize,
     rounds: u32,
     orphaned: bool,
@@ -82,7 +84,14 @@ impl Ascent {
         } else {
             State::Joining { deadline, patience: Tick::NEVER, attempts: 0, next: now, index: 0 }
         };
-        Ascent { rank, ancestors, orphan: Duration::from_secs(2), state }
+        let orphan = Duration::from_secs(2);
+        Ascent { rank, ancestors: ancestors.len(), candidates: ancestors, orphan, state }
+    }
+
+    /// They are tried where no ancestor answers, once this rank has had a parent.
+    pub(crate) fn with_successors(mut self, successors: &[Rank]) -> Ascent {
+        self.candidates.extend(successors);
+        self
     }
 
     pub(crate) fn with_orphan_bound(mut self, orphan: Duration) -> Ascent {
@@ -116,9 +125,9 @@ impl Ascent {
             State::Joining { next, deadline, .. } if now < *next => {
                 Turn::Wait((*next).min(*deadline))
             }
-            State::Joining { index, .. } => Turn::Try(self.ancestors[*index]),
+            State::Joining { index, .. } => Turn::Try(self.candidates[*index]),
             State::Searching(search) if now < search.next => Turn::Wait(search.next),
-            State::Searching(search) => Turn::Try(self.ancestors[search.index]),
+            State::Searching(search) => Turn::Try(self.candidates[search.index]),
             State::Joined { .. } | State::GivenUp => Turn::Rest,
         }
     }
@@ -137,9 +146,9 @@ impl Ascent {
 
     /// The parent `from` is lost.
     pub(crate) fn on_lost(&mut self, from: Rank, loss: Loss, now: Tick) {
-        let lost_index = self.ancestors.iter().position(|&ancestor| ancestor == from);
+        let lost_index = self.candidates.iter().position(|&candidate| candidate == from);
         let index = match (loss, lost_index) {
-            (Loss::Silent | Loss::Broken, Some(lost)) => (lost + 1) % self.ancestors.len(),
+            (Loss::Silent | Loss::Broken, Some(lost)) => (lost + 1) % self.candidates.len(),
             (Loss::Closed, _) | (Loss::Silent | Loss::Broken, None) => 0,
         };
         let (flaps, next) = match &self.state {
@@ -154,16 +163,22 @@ impl Ascent {
         self.state = State::Searching(search);
     }
 
+    /// Whether nobody has answered for so long that this rank counts as an orphan.
+    pub(crate) fn is_orphaned(&self) -> bool {
+        matches!(&self.state, State::Searching(search) if search.orphaned)
+    }
+
     /// The last attempt came to nothing. Returns whether this rank counts as an orphan from now on:
     /// once for each parent that it loses.
     pub(crate) fn on_failed(&mut self, now: Tick) -> bool {
-        let (rank, count, orphan) = (self.rank, self.ancestors.len(), self.orphan);
+        let (rank, count, orphan) = (self.rank, self.candidates.len(), self.orphan);
+        let ancestors = self.ancestors;
         match &mut self.state {
             State::Joining { attempts, next, index, patience, .. } => {
                 *next = now + backoff(rank, *attempts);
                 *attempts += 1;
                 if now >= *patience {
-                    *index = (*index + 1) % count;
+                    *index = (*index + 1) % ancestors;
                 }
                 false
             }
@@ -260,6 +275,25 @@ mod tests {
         ascent.on_joined(after(5000));
         ascent.on_lost(Rank(1), Loss::Silent, after(9000));
         assert_eq!(ascent.turn(after(9000)), Turn::Try(Rank(0)));
+    }
+
+    #[test]
+    fn where_no_ancestor_answers_the_successors_follow_but_not_at_the_start() {
+        let successors = [Rank(2), Rank(4)];
+        let mut ascent = ascent().with_patience(after(0)).with_successors(&successors);
+        for _ in 0..10 {
+            if let Turn::Try(rank) = ascent.turn(after(900)) {
+                assert!(!successors.contains(&rank), "{rank}");
+                ascent.on_failed(after(0));
+            }
+        }
+        ascent.on_joined(after(900));
+        ascent.on_lost(Rank(0), Loss::Silent, after(5000));
+        for expected in [2, 4, 3, 1, 0].map(Rank) {
+            assert_eq!(ascent.turn(after(5000)), Turn::Try(expected));
+            assert!(!ascent.on_failed(after(5000)));
+        }
+        assert!(matches!(ascent.turn(after(5000)), Turn::Wait(_)), "a round is over");
     }
 
     #[test]

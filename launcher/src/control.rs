@@ -37,6 +37,8 @@ pub struct Pace {
     pub attempt: Duration,
     /// Without a parent, after which [`crate::Events::orphaned`] is called.
     pub orphan: Duration,
+    /// The same for a rank that may take the root's place: nothing is lost if the root is back soon.
+    pub takeover: Duration,
     /// Without an answer of the parent at the start, after which other ancestors are tried too.
     pub patience: Duration,
 }
@@ -51,6 +53,7 @@ impl Default for Pace {
             handshake: Duration::from_secs(5),
             attempt: Duration::from_secs(2),
             orphan: Duration::from_secs(2),
+            takeover: Duration::from_millis(500),
             patience: Duration::MAX,
         }
     }
@@ -294,7 +297,8 @@ mod tests {
         let long = long.expect("short enough");
         let dropped = Dropped { entries: 1, directories: 2, blocks: 3, bytes: u64::MAX };
         let missing: Vec<Rank> = (0..1000).map(Rank).collect();
-        let tally = Tally::new(7, dropped, missing, 3);
+        let guests = vec![Rank(5), Rank(7)];
+        let tally = Tally { guests, ..Tally::new(7, dropped, missing, 3) };
         let mut ready = RankSet::new(10_624);
         for rank in [1, 17, 10_623] {
             ready.insert(Rank(rank));

@@ -33,7 +33,7 @@ use crate::secret::{Secret, random_bytes};
 
 /// What ranks must agree on to talk to each other: the handshake, the control messages, and
 /// whatever the owner of the rendezvous binds to it.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The longest fabric address. The largest known, of a verbs or shm endpoint, stays below 64.
 pub const FABRIC_ADDRESS_BYTES_MAX: usize = 256;
@@ -431,7 +431,7 @@ impl Acceptor {
     }
 
     /// Whether a rank that holds the secret may be our child: one that has us as an
-    /// ancestor in the tree that it names.
+    /// ancestor in the tree that it names, or may come to us when its root is lost.
     fn judge(&self, claimed: Claimed, offer: &Offer) -> Result<(), HandshakeError> {
         let (identity, rank) = (&self.identity, claimed.rank);
         if claimed.job != identity.job {
@@ -446,7 +446,7 @@ impl Acceptor {
             return Err(HandshakeError::Trees { rank, theirs: claimed.trees, ours: trees });
         }
         let tree = identity.forest.tree(claimed.tree).filter(|_| rank.0 < size);
-        let below = tree.is_some_and(|tree| tree.ancestors(rank).any(|it| it == identity.rank));
+        let below = tree.is_some_and(|tree| tree.may_hang_on(rank, identity.rank));
         if !below {
             let (ours, tree) = (identity.rank, claimed.tree);
             return Err(HandshakeError::Position { rank, ours, tree });

@@ -77,7 +77,9 @@ pub use refusal::{HandshakeError, RefusalCode};
 pub use remote::{
     Answers, Fleet, LaunchProgress, Missing, RemoteError, RemoteLaunched, RemotePlan,
 };
-pub use rendezvous::{Events, LinkUp, RefreshReply, Rendezvous, RendezvousError, Settings};
+pub use rendezvous::{
+    Events, Hanging, LinkUp, RefreshReply, Rendezvous, RendezvousError, Settings,
+};
 pub use said::{Line, Said};
 pub use secret::{Secret, SecretError};
 pub use starter::{Launcher, Life};

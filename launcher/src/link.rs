@@ -20,6 +20,8 @@ const FRAMES_PER_TURN: usize = 16;
 pub(crate) enum Reason {
     #[error("it does not answer in time")]
     Silent,
+    #[error("its host has not been looked up yet")]
+    NotLookedUp,
     #[error("it closed the connection during the handshake")]
     HungUp,
     #[error("{}", short(.0))]

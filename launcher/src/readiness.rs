@@ -97,17 +97,18 @@ impl Readiness {
         if self.own {
             ready.insert(self.rank);
         }
-        // A child cannot speak for ranks that are not below this one.
-        ready.keep(&self.subtree);
+        // Ranks that are not below this one may have come to it: the root counts them.
         self.ready = ready;
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        let missing = self.subtree.without(&self.ready).take(MISSING_NAMED_MAX);
+        let missing = self.subtree.without(&self.ready);
+        let mut ready = self.ready.clone();
+        ready.keep(&self.subtree);
         Progress {
-            ready: self.ready.count(),
+            ready: ready.count(),
             size: self.subtree.count(),
-            missing: missing.collect(),
+            missing: missing.take(MISSING_NAMED_MAX).collect(),
         }
     }
 
@@ -146,7 +147,7 @@ impl Readiness {
     }
 
     fn is_whole(&self) -> bool {
-        self.ready == self.subtree
+        self.subtree.without(&self.ready).next().is_none()
     }
 
     fn is_told(&self) -> bool {

@@ -36,6 +36,9 @@ pub struct Tally {
     pub missing: Vec<Rank>,
     /// Further ones.
     pub missing_more: u32,
+    /// Ranks from elsewhere in the tree that have come below whoever says this: it speaks for them and
+    /// all below them too.
+    pub(crate) guests: Vec<Rank>,
 }
 
 impl Tally {
@@ -44,7 +47,8 @@ impl Tally {
         let beyond = missing.len().saturating_sub(NAMED_MAX);
         missing.truncate(NAMED_MAX);
         let beyond = u32::try_from(beyond).unwrap_or(u32::MAX);
-        Tally { ranks, dropped, missing, missing_more: more.saturating_add(beyond) }
+        let missing_more = more.saturating_add(beyond);
+        Tally { ranks, dropped, missing, missing_more, guests: Vec::new() }
     }
 
     /// Whether everybody has answered.
@@ -56,8 +60,10 @@ impl Tally {
         let Dropped { entries, directories, blocks, bytes } = self.dropped;
         let frame = frame.u32(self.ranks).u64(entries).u64(directories).u64(blocks).u64(bytes);
         let named = u16::try_from(self.missing.len()).expect("bounded by NAMED_MAX");
-        let frame = frame.u32(self.missing_more).u16(named);
-        self.missing.iter().fold(frame, |frame, rank| frame.u32(rank.0))
+        let guests = u16::try_from(self.guests.len()).expect("bounded by NAMED_MAX");
+        let frame = frame.u32(self.missing_more).u16(named).u16(guests);
+        let ranks = self.missing.iter().chain(&self.guests);
+        ranks.fold(frame, |frame, rank| frame.u32(rank.0))
     }
 
     pub(crate) fn decode(fields: &mut Fields<'_>) -> Result<Tally, Malformed> {
@@ -68,12 +74,13 @@ impl Tally {
             blocks: fields.u64()?,
             bytes: fields.u64()?,
         };
-        let (missing_more, named) = (fields.u32()?, fields.u16()?);
-        if usize::from(named) > NAMED_MAX {
+        let (missing_more, named, guests) = (fields.u32()?, fields.u16()?, fields.u16()?);
+        if usize::from(named.max(guests)) > NAMED_MAX {
             return Err(fields.malformed());
         }
-        let missing = (0..named).map(|_| fields.u32().map(Rank)).collect::<Result<_, _>>()?;
-        Ok(Tally { ranks, dropped, missing, missing_more })
+        let mut list = |count| (0..count).map(|_| fields.u32().map(Rank)).collect::<Result<_, _>>();
+        let (missing, guests) = (list(named)?, list(guests)?);
+        Ok(Tally { ranks, dropped, missing, missing_more, guests })
     }
 }
 
@@ -157,7 +164,15 @@ impl Run {
         answered || now >= self.deadline
     }
 
-    fn tally(self, rank: Rank, tree: &Tree) -> Tally {
+    /// `all`: every rank is this one's business, not only those below it and its guests.
+    fn tally(self, rank: Rank, tree: &Tree, all: bool) -> Tally {
+        let below = |of: &Rank| tree.ancestors(*of).any(|above| above == rank);
+        let told = self.awaited.values().map(|(child, _)| child).chain(self.answers.keys());
+        let further = self.answers.values().flat_map(|answer| &answer.guests);
+        let mut guests: Vec<Rank> = told.chain(further).copied().filter(|of| !below(of)).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        guests.truncate(NAMED_MAX);
         let mut total = self.own.unwrap_or_default();
         let (mut ranks, mut more) = (u32::from(self.own.is_some()), 0_u32);
         for answer in self.answers.values() {
@@ -168,18 +183,24 @@ impl Run {
         // Whoever is next on the way up and has answered has said whether this one has.
         let is_missing = |of: Rank| {
             let mut way = std::iter::once(of).chain(tree.ancestors(of));
+            let hosting =
+                |guest: Rank| self.answers.values().find(|answer| answer.guests.contains(&guest));
             let spoken = way.by_ref().take_while(|&it| it != rank);
-            let spoken = spoken.filter_map(|it| self.answers.get(&it)).next();
+            let spoken = spoken.filter_map(|it| self.answers.get(&it).or_else(|| hosting(it)));
+            let spoken = spoken.reduce(|first, _| first);
             spoken.is_none_or(|answer| answer.missing.binary_search(&of).is_ok())
         };
-        let below = |of: &Rank| tree.ancestors(*of).any(|above| above == rank);
-        let mut missing: Vec<Rank> = (0..tree.size()).map(Rank).filter(below).collect();
+        let is_guest = |of: &Rank| {
+            std::iter::once(*of).chain(tree.ancestors(*of)).any(|it| guests.contains(&it))
+        };
+        let business = |of: &Rank| *of != rank && (all || below(of) || is_guest(of));
+        let mut missing: Vec<Rank> = (0..tree.size()).map(Rank).filter(business).collect();
         missing.retain(|&of| is_missing(of));
         if self.own.is_none() {
             missing.push(rank);
             missing.sort_unstable();
         }
-        Tally::new(ranks, total, missing, more)
+        Tally { guests, ..Tally::new(ranks, total, missing, more) }
     }
 }
 
@@ -216,7 +237,7 @@ impl Refreshes {
         self.issued = self.issued.max(epoch);
     }
 
-    /// The root's: numbers a refresh and begins it.
+    /// Numbers a refresh and begins it, at the root or in its place.
     ///
     /// # Errors
     /// The requester, if there are too many.
@@ -229,7 +250,7 @@ impl Refreshes {
         if self.runs.len() >= REFRESHES_MAX {
             return Err(requester);
         }
-        self.issued = Epoch(self.issued.0 + 1);
+        self.issued = Epoch(self.issued.max(self.epoch).0 + 1);
         let epoch = self.issued;
         Ok((self.begin(epoch, path, now + REFRESH_BOUND, Some(requester)), epoch))
     }
@@ -340,7 +361,8 @@ impl Refreshes {
         let over: Vec<RunId> = over.map(|(&id, _)| id).collect();
         let over = over.into_iter().filter_map(|id| self.runs.remove(&id)).map(|mut run| {
             let (epoch, requester) = (run.epoch, run.requester.take());
-            Over { epoch, requester, tally: run.tally(rank, tree) }
+            let all = requester.is_some();
+            Over { epoch, requester, tally: run.tally(rank, tree, all) }
         });
         over.collect()
     }
@@ -418,6 +440,27 @@ mod tests {
         assert_eq!(missing(&[(1, 1), (2, 2)], &[lost.clone(), two()], Tick(0)), [3]);
         let found = [lost, two(), (3, answer(1, &[]))];
         assert!(missing(&[(1, 1), (2, 2), (3, 3)], &found, Tick(0)).is_empty());
+    }
+
+    #[test]
+    fn guests_are_answered_for_by_their_host() {
+        // Rank 0 was lost: 2, with 5 and 6 below it, has come to rank 1, which has 3 and 4.
+        let mut host = Refreshes::default();
+        begun(&mut host, &[(1, 2), (3, 3), (4, 4)]);
+        for (link, tally) in [(1, answer(2, &[6])), (3, answer(1, &[])), (4, answer(1, &[]))] {
+            host.on_answer(LinkId(link), Epoch(1), &tally);
+        }
+        let tally = host.over(Rank(1), &tree(7), Tick(0)).pop().expect("it is over").tally;
+        assert_eq!(
+            (tally.ranks, &tally.missing[..], &tally.guests[..]),
+            (5, &[Rank(6)][..], &[Rank(2)][..])
+        );
+        // Rank 0 is back.
+        let mut root = Refreshes::default();
+        begun(&mut root, &[(1, 1)]);
+        root.on_answer(LinkId(1), Epoch(1), &tally);
+        let tally = root.over(Rank(0), &tree(7), Tick(0)).pop().expect("it is over").tally;
+        assert_eq!((tally.ranks, tally.missing, tally.guests), (6, vec![Rank(6)], vec![]));
     }
 
     #[test]

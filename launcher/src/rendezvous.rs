@@ -67,6 +67,19 @@ pub struct LinkUp {
     pub peer: PeerHello,
 }
 
+/// On whom a rank hangs in one tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hanging {
+    /// The tree.
+    pub tree: TreeIndex,
+    /// `None` while there is nobody.
+    pub parent: Option<Rank>,
+    /// Which parent was lost last, and why; `None` if none was.
+    pub lost: Option<String>,
+    /// Whether nobody has answered for so long that this rank has to do without.
+    pub orphaned: bool,
+}
+
 /// Told what happens, from the rendezvous' own thread: heartbeats wait for the return, so it hands
 /// the news over and comes back.
 pub trait Events: Send + Sync {
@@ -77,7 +90,8 @@ pub trait Events: Send + Sync {
     fn parent_up(&self, link: LinkUp);
     /// A link is gone, with the reason for a log.
     fn link_down(&self, link: LinkId, reason: &str);
-    /// No ancestor in a tree has answered for longer than [`Pace::orphan`]; said once for each
+    /// Nobody above in a tree has answered for longer than [`Pace::orphan`], or [`Pace::takeover`] for
+    /// a rank that may take the root's place; said once for each
     /// parent that is lost. The search goes on: `parent_up` ends it.
     fn orphaned(&self, tree: TreeIndex, reason: &str);
     /// A parent asks this rank to end; it has been passed on to the children. Said once.
@@ -145,14 +159,16 @@ impl Rendezvous {
         let mut addresses = HashMap::new();
         let mut ways = Vec::new();
         for (index, tree) in settings.forest.trees() {
-            let ancestors: Vec<Rank> = tree.ancestors(rank).collect();
-            for &ancestor in &ancestors {
+            let candidates: Vec<Rank> = tree.candidates(rank).collect();
+            let ancestors = tree.ancestors(rank).count();
+            // The others are needed where a root is lost: most never are.
+            for &ancestor in &candidates[..ancestors] {
                 if let Entry::Vacant(vacant) = addresses.entry(ancestor) {
                     vacant.insert(settings.peers.resolve(ancestor)?);
                 }
             }
-            if !ancestors.is_empty() {
-                ways.push((index, ancestors));
+            if !candidates.is_empty() {
+                ways.push((index, candidates, ancestors));
             }
         }
         let failed = |source| RendezvousError::System { rank, source };
@@ -177,7 +193,7 @@ impl Rendezvous {
             Arc::clone(&shared),
             events,
             settings.pace,
-            addresses,
+            (addresses, settings.peers),
             ways,
             settings.ready_timeout,
         );
@@ -247,6 +263,11 @@ impl Rendezvous {
     /// Links between the root of the first tree and the rank that is furthest from it.
     pub fn depth(&self) -> u32 {
         self.depth
+    }
+
+    /// On whom this rank hangs, in each tree that it is not the root of.
+    pub fn hangs_on(&self) -> Vec<Hanging> {
+        self.shared.hangs_on.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has every rank of the job look at the source anew, at and below a path; waits until all have

@@ -30,9 +30,10 @@ use crate::counters::{Counters, Refused};
 use crate::gather::{GatherResult, Gathers};
 use crate::handshake::{Acceptor, Dialer, Identity};
 use crate::link::{LinkEnd, keep_alive};
+use crate::peers::Peers;
 use crate::readiness::{Progress, Readiness};
 use crate::refresh::{RefreshResult, Refreshes, RunId};
-use crate::rendezvous::{Events, RendezvousError};
+use crate::rendezvous::{Events, Hanging, RendezvousError};
 
 /// What other threads ask for: bits, so that nothing queues.
 #[derive(Clone, Copy)]
@@ -53,6 +54,8 @@ impl Command {
 pub(crate) enum Order {
     /// See [`crate::Rendezvous::break_link`].
     Break(LinkId),
+    /// Where a rank listens that may be needed now.
+    Found(Rank, SocketAddr),
     /// Somebody on this machine wants one.
     Refresh(ViewPath, SyncSender<RefreshResult>),
     /// Somebody on this machine wants to know how all ranks are.
@@ -78,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) commands: AtomicU8,
     pub(crate) orders: Mutex<Vec<Order>>,
     pub(crate) progress: Mutex<Progress>,
+    pub(crate) hangs_on: Mutex<Vec<Hanging>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) join: Mutex<Join>,
     pub(crate) joined: Condvar,
@@ -90,6 +94,7 @@ impl Shared {
             commands: AtomicU8::new(0),
             orders: Mutex::new(Vec::new()),
             progress: Mutex::default(),
+            hangs_on: Mutex::default(),
             counters: Arc::default(),
             join: Mutex::new(Join::Pending),
             joined: Condvar::new(),
@@ -130,10 +135,12 @@ struct Child {
 /// The way to a parent in one tree.
 struct Way {
     tree: TreeIndex,
-    /// Parent first.
-    ancestors: Vec<Rank>,
+    /// Parent first; see [`copper_proto::topology::Tree::candidates`].
+    candidates: Vec<Rank>,
     ascent: Ascent,
     last_reason: String,
+    /// Which parent was lost last, and why.
+    lost: Option<String>,
     uplink: Uplink,
 }
 
@@ -171,6 +178,9 @@ pub(crate) struct Service {
     origin: Instant,
     ready_timeout: Duration,
     addresses: HashMap<Rank, SocketAddr>,
+    peers: Peers,
+    /// The others are being looked up, or have been.
+    looking_up: bool,
     ways: Vec<Way>,
     children: Vec<Child>,
     /// Oldest first.
@@ -198,19 +208,26 @@ impl Service {
         shared: Arc<Shared>,
         events: Arc<dyn Events>,
         pace: Pace,
-        addresses: HashMap<Rank, SocketAddr>,
-        ways: Vec<(TreeIndex, Vec<Rank>)>,
+        (addresses, peers): (HashMap<Rank, SocketAddr>, Peers),
+        ways: Vec<(TreeIndex, Vec<Rank>, usize)>,
         ready_timeout: Duration,
     ) -> Service {
         let start = Tick(0);
-        let ways = ways.into_iter().map(|(tree, ancestors)| Way {
-            tree,
-            ascent: Ascent::new(identity.rank, ancestors.clone(), start, start + ready_timeout)
-                .with_orphan_bound(pace.orphan)
-                .with_patience(start + pace.patience),
-            ancestors,
-            last_reason: "not tried yet".to_owned(),
-            uplink: Uplink::None,
+        let ways = ways.into_iter().map(|(tree, candidates, ancestors)| {
+            let (above, successors) = candidates.split_at(ancestors);
+            let of_tree = identity.forest.tree(tree).expect("one of the job's");
+            let stands_in = of_tree.is_successor(identity.rank);
+            Way {
+                tree,
+                ascent: Ascent::new(identity.rank, above.to_vec(), start, start + ready_timeout)
+                    .with_successors(successors)
+                    .with_orphan_bound(if stands_in { pace.takeover } else { pace.orphan })
+                    .with_patience(start + pace.patience),
+                candidates,
+                last_reason: "not tried yet".to_owned(),
+                lost: None,
+                uplink: Uplink::None,
+            }
         });
         let ways = ways.collect();
         let counting = identity.forest.tree(COUNTING_TREE).expect("every job has this one");
@@ -225,6 +242,8 @@ impl Service {
             origin: Instant::now(),
             ready_timeout,
             addresses,
+            peers,
+            looking_up: false,
             ways,
             children: Vec::new(),
             newcomers: Vec::new(),
@@ -370,6 +389,29 @@ impl Service {
     fn link_counted(&self) {
         self.shared.counters.handshakes.fetch_add(1, Relaxed);
         self.shared.counters.links.fetch_add(1, Relaxed);
+    }
+
+    /// Whether this rank numbers refreshes and asks all ranks for their status: as the root of the
+    /// first tree, or in its place.
+    fn is_at_the_top(&self) -> bool {
+        let way = self.ways.iter().find(|way| way.tree == COUNTING_TREE);
+        let counting = self.identity.forest.tree(COUNTING_TREE).expect("every job has this one");
+        way.is_none_or(|way| counting.is_successor(self.identity.rank) && way.ascent.is_orphaned())
+    }
+
+    /// For whoever asks on whom this rank hangs.
+    fn note_ways(&self) {
+        let ways = self.ways.iter().map(|way| Hanging {
+            tree: way.tree,
+            parent: match way.uplink {
+                Uplink::Up { rank, .. } => Some(rank),
+                Uplink::None | Uplink::Connecting { .. } | Uplink::Greeting { .. } => None,
+            },
+            lost: way.lost.clone(),
+            orphaned: way.ascent.is_orphaned(),
+        });
+        let mut noted = self.shared.hangs_on.lock().unwrap_or_else(PoisonError::into_inner);
+        *noted = ways.collect();
     }
 
     /// Returns when there is something to tell next.

@@ -131,6 +131,7 @@ fn pace() -> Pace {
         handshake: Duration::from_secs(1),
         attempt: Duration::from_secs(1),
         orphan: SOON,
+        takeover: SOON,
         patience: Duration::MAX,
     }
 }
@@ -444,22 +445,26 @@ fn children_of_a_lost_rank_go_to_its_parent() {
 }
 
 #[test]
-fn a_lost_root_is_reported_and_joined_again_when_it_is_back() {
+fn a_lost_root_is_replaced_by_the_next_rank_until_it_is_back() {
     let mut job = Ranks::new(3);
     let mut nodes = job.start_all(0..3);
     all_ready(&nodes);
     nodes.remove(0).rendezvous.stop();
-    for node in &nodes {
-        let event = node.recorder.wait_for(1, |event| matches!(event, Event::Orphaned(_)));
-        let Event::Orphaned(reason) = event else { panic!("{event:?}") };
-        assert_eq!(reason, "rank 0: connection refused");
-    }
+    let [next, other] = &nodes[..] else { panic!("there are two") };
+    let event = next.recorder.wait_for(1, |event| matches!(event, Event::Orphaned(_)));
+    let Event::Orphaned(reason) = event else { panic!("{event:?}") };
+    assert_eq!(reason, "rank 0: connection refused");
+    other.recorder.wait_for_parent(1, 1);
+    let hanging = |node: &Node| node.rendezvous.hangs_on().remove(0);
+    assert_eq!((hanging(next).parent, hanging(next).orphaned), (None, true));
+    assert_eq!((hanging(other).parent, hanging(other).orphaned), (Some(Rank(1)), false));
+    assert_eq!(hanging(other).lost.as_deref(), Some("rank 0: it closed the connection"));
+    assert_eq!(other.rendezvous.gather().expect("rank 1 asks all").len(), 2);
     let root = job.start(0);
     root.rendezvous.set_ready();
-    for node in &nodes {
-        node.recorder.wait_for_parent(2, 0);
-        assert_eq!(node.recorder.count(|event| matches!(event, Event::Orphaned(_))), 1);
-    }
+    next.recorder.wait_for_parent(2, 0);
+    let orphans = |node: &Node| node.recorder.count(|event| matches!(event, Event::Orphaned(_)));
+    assert_eq!((orphans(next), orphans(other)), (1, 0));
     until("three ranks counted", || root.rendezvous.ready_ranks() == 3);
 }
 
@@ -617,23 +622,24 @@ fn whoever_is_asked_hears_of_every_rank_once_and_not_of_those_that_do_not_answer
 }
 
 #[test]
-fn a_root_that_comes_back_goes_on_with_the_numbers_of_refreshes() {
+fn a_root_s_successor_and_the_root_that_comes_back_go_on_with_the_numbers_of_refreshes() {
     let mut job = Ranks::new(3);
     let mut nodes = job.start_all(0..3);
     all_ready(&nodes);
     let refresh = |node: &Node| node.rendezvous.refresh(ViewPath::root());
     assert_eq!(refresh(&nodes[1]).expect("the root is there").0, Epoch(1));
     nodes.remove(0).rendezvous.stop();
-    for node in &nodes {
-        node.recorder.wait_for(1, |event| matches!(event, Event::Orphaned(_)));
-    }
-    let failed = refresh(&nodes[0]).expect_err("there is no root");
+    let failed = refresh(&nodes[0]).expect_err("there is no root yet");
     assert!(matches!(failed, RefreshError::NoParent { rank: Rank(1) }), "{failed}");
+    nodes[0].recorder.wait_for(1, |event| matches!(event, Event::Orphaned(_)));
+    nodes[1].recorder.wait_for_parent(1, 1);
+    let (epoch, tally) = refresh(&nodes[1]).expect("rank 1 is in its place");
+    assert_eq!((epoch, tally.missing), (Epoch(2), vec![Rank(0)]));
     let root = job.start(0);
     root.rendezvous.set_ready();
     until("three ranks counted", || root.rendezvous.ready_ranks() == 3);
     let (epoch, tally) = refresh(&nodes[1]).expect("the root is there");
-    assert_eq!((epoch, tally.is_whole()), (Epoch(2), true), "{tally:?}");
+    assert_eq!((epoch, tally.is_whole()), (Epoch(3), true), "{tally:?}");
 }
 
 #[test]
@@ -677,7 +683,7 @@ fn a_rank_that_does_not_belong_is_told_why_at_once() {
         (
             |it| it.version = 1,
             |it| it.refused_version,
-            "rank 0 speaks protocol 3, this is protocol 1: all ranks must run the same copper",
+            "rank 0 speaks protocol 4, this is protocol 1: all ranks must run the same copper",
         ),
         (
             |it| it.offer.provider = "shm".to_owned(),

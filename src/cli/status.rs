@@ -74,7 +74,26 @@ fn print_table(report: &Value) -> anyhow::Result<()> {
             place(rank),
         ))?;
     }
+    print_moved(report)?;
     print_kernel(report)
+}
+
+/// Who hangs on another rank than at the start, and why.
+fn print_moved(report: &Value) -> anyhow::Result<()> {
+    for rank in report["ranks"].as_array().into_iter().flatten() {
+        for way in rank["moved"].as_array().into_iter().flatten() {
+            let (own, tree) = (&rank["rank"], &way["tree"]);
+            let now = match (&way["parent"], way["role"].as_str()) {
+                (Value::Number(parent), _) => format!("hangs on rank {parent}"),
+                (_, Some("stands-in")) => "reads the source in the root's place".to_owned(),
+                (_, Some("degraded")) => "reaches nobody above, reads the source itself".to_owned(),
+                _ => "reaches nobody above".to_owned(),
+            };
+            let lost = way["lost"].as_str().unwrap_or("-");
+            print(&format!("rank {own} {now} in tree {tree}; it has lost {lost}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the view is, with the host if that is another.

@@ -21,6 +21,10 @@ struct TreeReport {
     root: u32,
     parent: Option<u64>,
     reads_source: bool,
+    /// `root`, `child`, `stands-in`, `degraded` or `orphan`.
+    role: &'static str,
+    /// Which parent was lost last, and why.
+    lost: Option<String>,
 }
 
 /// Reads counters that others write; asks nobody.
@@ -103,6 +107,7 @@ impl Reporter {
             "version": env!("CARGO_PKG_VERSION"),
             "state": self.state(&trees),
             "parent": trees[0].parent,
+            "moved": Reporter::moved(&trees),
             "trees": trees,
             "fanout": self.forest.fanout(),
             "progress": self.progress_report(),
@@ -141,9 +146,10 @@ impl Reporter {
             "version": env!("CARGO_PKG_VERSION"),
             "state": self.state(&trees),
             "parent": trees[0].parent,
+            "moved": Reporter::moved(&trees),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
-            "source": pick(source, &["access", "opens", "reads", "bytes", "refused"]),
+            "source": pick(source, &["access", "opens", "reads", "bytes", "refused", "degraded_reads"]),
             "fabric": pick(fabric, &fabric_names),
             "cache": pick(self.cache_report(), &["bytes", "limit_bytes", "misses", "starved"]),
             "links": pick(self.links_report(), &["children", "refused_connections"]),
@@ -155,22 +161,44 @@ impl Reporter {
     /// `ready`, or why it is less than that.
     fn state(&self, trees: &[TreeReport]) -> &'static str {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_orphan = |tree: &TreeReport| tree.parent.is_none() && !tree.reads_source;
-        let is_degraded = |tree: &TreeReport| tree.parent.is_none() && tree.root != self.rank.0;
+        let troubles = ["orphan", "degraded", "stands-in"];
+        let mut found = troubles.into_iter().filter(|it| trees.iter().any(|of| of.role == *it));
         match state {
-            "ready" if trees.iter().any(is_orphan) => "orphan",
-            "ready" if trees.iter().any(is_degraded) => "degraded",
+            "ready" => found.next().unwrap_or(state),
             state => state,
         }
     }
 
     fn trees(&self) -> impl Iterator<Item = TreeReport> {
         let counted = self.engine.trees.iter();
-        self.forest.trees().zip(counted).map(|((_, tree), counted)| TreeReport {
-            root: tree.root().0,
-            parent: get(&counted.parent_plus_one).checked_sub(1),
-            reads_source: get(&counted.reads_source) == 1,
+        let rendezvous = self.rendezvous.get().and_then(Weak::upgrade);
+        let ways = rendezvous.map(|rendezvous| rendezvous.hangs_on()).unwrap_or_default();
+        self.forest.trees().zip(counted).map(move |((index, tree), counted)| {
+            let parent = get(&counted.parent_plus_one).checked_sub(1);
+            let reads_source = get(&counted.reads_source) == 1;
+            TreeReport {
+                root: tree.root().0,
+                parent,
+                reads_source,
+                role: match (parent, reads_source) {
+                    _ if tree.root() == self.rank => "root",
+                    (Some(_), _) => "child",
+                    (None, true) if tree.is_successor(self.rank) => "stands-in",
+                    (None, true) => "degraded",
+                    (None, false) => "orphan",
+                },
+                lost: ways.iter().find(|way| way.tree == index).and_then(|way| way.lost.clone()),
+            }
         })
+    }
+
+    /// The trees in which this rank has lost a parent, for who asks from far away.
+    fn moved(trees: &[TreeReport]) -> Value {
+        let moved = (0..).zip(trees).filter_map(|(index, tree): (u32, _)| {
+            let lost = tree.lost.as_ref()?;
+            Some(json!({ "tree": index, "parent": tree.parent, "role": tree.role, "lost": lost }))
+        });
+        moved.collect()
     }
 
     fn source_report(&self) -> Value {
@@ -185,6 +213,7 @@ impl Reporter {
             "extended_attributes": get(&source.extended_attributes),
             "data_ranges": get(&source.data_ranges),
             "refused": get(&source.refused),
+            "degraded_reads": get(&self.engine.degraded_reads),
         })
     }
 
@@ -205,6 +234,7 @@ impl Reporter {
             "quarantined": get(&engine.quarantined),
             "expired": get(&engine.expired),
             "violations": get(&engine.violations),
+            "recalled": get(&engine.recalled),
         })
     }
 

@@ -54,6 +54,10 @@ counters! {
     outdated,
     /// Links closed because the other side broke the protocol.
     violations,
+    /// Objects read from the source by a rank that is not the root, which is lost or out of reach.
+    degraded_reads,
+    /// Objects taken from a child instead, in the root's place.
+    recalled,
     /// Objects held.
     blocks,
     /// Bytes that they take.

@@ -616,6 +616,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.refreshes, node.refreshes);
         set(&counters.outdated, node.outdated);
         set(&counters.violations, node.violations);
+        set(&counters.degraded_reads, node.degraded_reads);
+        set(&counters.recalled, node.recalled);
         let cache = self.cache.counters();
         set(&counters.blocks, cache.blocks);
         set(&counters.bytes, cache.bytes);

@@ -28,6 +28,12 @@ use crate::tick::Tick;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FetchId(u64);
 
+impl FetchId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Who waits for a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiter {
@@ -67,7 +73,7 @@ pub(crate) enum Need {
 pub(crate) enum State {
     /// Waits for a parent, a credit or a source job.
     Queued,
-    /// The parent has been asked; the question's number is in the link.
+    /// The parent, or a child that may hold it, has been asked; the question's number is in the link.
     Asked,
     /// Waits for an extent.
     Starved(Need),
@@ -90,6 +96,8 @@ pub(crate) struct Fetch {
     pub(crate) outdated: bool,
     /// Grants that were given back for want of an extent.
     pub(crate) given_back: u32,
+    /// The last child that was asked whether it holds this; all before it were too.
+    pub(crate) recalled: Option<LinkId>,
     waiters: Vec<(Waiter, Tick)>,
     /// Its place among the timers; `NEVER` if it has none.
     timer: Tick,
@@ -163,6 +171,7 @@ impl Fetches {
                     ahead: waiter.is_none(),
                     outdated: false,
                     given_back: 0,
+                    recalled: None,
                     waiters: Vec::new(),
                     timer: Tick::NEVER,
                 };

@@ -73,7 +73,7 @@ pub enum Input {
         /// Which.
         link: LinkId,
     },
-    /// No ancestor in a tree can be reached.
+    /// No [candidate](crate::topology::Tree::candidates) in a tree can be reached.
     Orphaned {
         /// Which.
         tree: TreeIndex,
@@ -110,7 +110,13 @@ pub enum SourceAnswer {
 pub enum SourceUse {
     /// Always: it is the root.
     Root,
-    /// When no ancestor can be reached, and what [`FilePolicy::is_direct`] names.
+    /// In the root's place when that is lost, and what [`FilePolicy::is_direct`] names: for all who
+    /// come to it. What they hold is asked of them first.
+    ///
+    /// [`FilePolicy::is_direct`]: crate::FilePolicy::is_direct
+    Successor,
+    /// When no ancestor and no successor can be reached, few things at a time, and what
+    /// [`FilePolicy::is_direct`] names.
     ///
     /// [`FilePolicy::is_direct`]: crate::FilePolicy::is_direct
     Fallback,

@@ -34,8 +34,16 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// round trip.
 pub const CREDITS: u32 = 32;
 
+/// What a successor in the root's place may have outstanding at each child that it asks for what that
+/// holds.
+pub const RECALL_CREDITS: u32 = 4;
+
 /// Children of one rank in one tree.
 pub const CHILDREN_MAX: u32 = 64;
+
+/// Ranks of one tree that may take its root's place, at least: that so many hosts and the root are lost
+/// at once is no case to be quick in.
+pub const SUCCESSORS_MIN: u32 = 8;
 
 /// Trees of one job. Each costs a rank a link up and, on average, one down; 16 readers of the source
 /// are as many as there are object servers behind most files.
@@ -46,8 +54,9 @@ pub const TREES_MAX: u32 = 16;
 pub const STRIPE_BLOCKS: u32 = 2;
 
 /// Messages that may arrive before the parent looks: every child's credits, and as many notes that
-/// leases are done (each note gives back at least one lease, which a credit covers).
-pub const RECEIVES_PER_CHILD: u32 = 2 * CREDITS;
+/// leases are done (each note gives back at least one lease, which a credit covers); the child's
+/// answers where it is asked itself, or such questions and notes.
+pub const RECEIVES_PER_CHILD: u32 = 2 * CREDITS + 2 * RECALL_CREDITS;
 
 /// Directories up to this many entries carry their entries' attributes; larger ones only names and
 /// types, and attributes are asked for one by one.
@@ -134,7 +143,8 @@ pub const ABSENT_BOUND: Duration = Duration::from_millis(2000);
 pub const FETCHES_AHEAD_MAX: usize = 1024;
 
 /// How long a fetch pauses before it is tried again where trying at once would not help: no extent
-/// was free for bytes that came inside a message, or a checksum did not match.
+/// was free for bytes that came inside a message, or a checksum did not match. Doubled with each
+/// attempt, half of it by chance.
 pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// Questions of local readers that may wait at one rank.
@@ -145,6 +155,13 @@ pub const SOURCE_JOBS_MAX: usize = 64;
 
 /// Source reads at once up to which one is begun that nobody waits for.
 pub const AHEAD_SOURCE_JOBS: usize = 48;
+
+/// Source reads at once of a rank that reaches neither an ancestor nor a root's successor. Others are as
+/// alone then, and nobody reads for all.
+pub const DEGRADED_SOURCE_JOBS: usize = 4;
+
+/// Between two of these that begin: 500 a second for each rank.
+pub const DEGRADED_PAUSE: Duration = Duration::from_millis(2);
 
 /// Copies of evicted objects that are read back from the spill at once, in each tree: a disk sorts that
 /// many, and a reader who comes then waits for some milliseconds of them.

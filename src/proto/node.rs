@@ -9,19 +9,20 @@
 
 mod links;
 mod messages;
+mod recall;
 mod refresh;
 mod resources;
 mod restores;
 mod transfers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU32;
 
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Fetches, State, Waiter};
 use crate::file_policy::FilePolicy;
 pub use crate::gauges::{Gauges, NodeCounters};
-use crate::ids::{Epoch, JobId, PullId, Rank, TreeIndex};
+use crate::ids::{Epoch, JobId, LinkId, PullId, Rank, TreeIndex};
 pub use crate::input::{Input, SourceAnswer, SourceUse};
 use crate::key::{BlockIndex, Key, ViewPath, What};
 use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND};
@@ -60,6 +61,12 @@ pub struct Node {
     files: FilePolicy,
     upstream: Upstream,
     children: Children,
+    /// Children that hold what came by a parent that is lost, as parents of a kind: they can be asked.
+    holders: BTreeMap<LinkId, Parent>,
+    /// Whether this rank has had a parent: it may hold what a new one has never had.
+    had_parent: bool,
+    /// A rank that is degraded begins its next read of the source then.
+    degraded_next: Tick,
     fetches: Fetches,
     pulls: HashMap<PullId, FetchId>,
     quarantine: HashMap<PullId, Extent>,
@@ -82,13 +89,18 @@ impl Node {
     pub fn new(place: Place, files: FilePolicy, now: Tick) -> Node {
         let upstream = match place.source_use {
             SourceUse::Root => Upstream::Source,
-            SourceUse::Fallback | SourceUse::Never => Upstream::Lost { since: now },
+            SourceUse::Successor | SourceUse::Fallback | SourceUse::Never => {
+                Upstream::Lost { since: now }
+            }
         };
         Node {
             place,
             files,
             upstream,
             children: Children::default(),
+            holders: BTreeMap::new(),
+            had_parent: false,
+            degraded_next: Tick(0),
             fetches: Fetches::default(),
             pulls: HashMap::new(),
             quarantine: HashMap::new(),
@@ -133,7 +145,9 @@ impl Node {
             }
             Input::LinkDown { link } => self.on_link_down(link, now, store),
             Input::Orphaned { tree: _ } => match (&self.upstream, self.place.source_use) {
-                (Upstream::Lost { .. }, SourceUse::Fallback) => self.upstream = Upstream::Source,
+                (Upstream::Lost { .. }, SourceUse::Successor | SourceUse::Fallback) => {
+                    self.upstream = Upstream::Source;
+                }
                 (Upstream::Lost { .. }, SourceUse::Root | SourceUse::Never)
                 | (Upstream::Parent(_) | Upstream::Source, _) => {}
             },
@@ -157,14 +171,13 @@ impl Node {
 
     /// When `handle` with [`Input::Time`] is due at the latest; [`Tick::NEVER`] if never.
     pub fn next_due(&self) -> Tick {
+        let later = |tick: Tick| Some(tick).filter(|&tick| tick > self.now);
         let upstream = match &self.upstream {
             Upstream::Parent(parent) => parent.done_due(),
-            Upstream::Lost { since } => {
-                Some(*since + ORPHAN_BOUND).filter(|&bound| bound > self.now)
-            }
-            Upstream::Source => None,
+            Upstream::Lost { since } => later(*since + ORPHAN_BOUND),
+            Upstream::Source => later(self.degraded_next),
         };
-        let due = [self.fetches.next_due(), upstream, self.retry_starved];
+        let due = [self.fetches.next_due(), upstream, self.retry_starved, self.recalls_due()];
         due.into_iter().flatten().min().unwrap_or(Tick::NEVER)
     }
 
@@ -193,7 +206,8 @@ impl Node {
 
     /// The children.
     pub fn children(&self) -> impl Iterator<Item = Rank> {
-        self.children.ranks()
+        let parent = self.parent_link();
+        self.children.ranks().filter(move |&(link, _)| Some(link) != parent).map(|(_, rank)| rank)
     }
 
     /// What is under way. All zero once every reader is answered and every link is idle.
@@ -204,10 +218,7 @@ impl Node {
             quarantined: self.quarantine.len(),
             jobs: self.jobs.len(),
             leases_given: self.children.leases_open(),
-            leases_held: match &self.upstream {
-                Upstream::Parent(parent) => parent.leases_open() as usize,
-                Upstream::Source | Upstream::Lost { .. } => 0,
-            },
+            leases_held: self.asked_links().map(|link| link.leases_open() as usize).sum(),
         }
     }
 
@@ -236,6 +247,11 @@ impl Node {
         matches!(self.upstream, Upstream::Lost { since } if since + ORPHAN_BOUND <= now)
     }
 
+    /// Whether it reads the source for itself only, since nobody who could do it for more is reached.
+    fn is_degraded(&self) -> bool {
+        self.reads_source() && self.place.source_use == SourceUse::Fallback
+    }
+
     /// Whether an object belongs to this tree.
     fn owns(&self, key: &Key) -> bool {
         owner(key, self.place.trees) == self.place.tree
@@ -252,6 +268,11 @@ impl Node {
     fn greet(&mut self, now: Tick, store: &mut impl Store) {
         let key = Key { path: ViewPath::root(), what: What::Entry };
         if let Upstream::Parent(parent) = &self.upstream
+            && self.had_parent
+        {
+            let (link, message) = (parent.link, Message::Holds);
+            self.outputs.push_back(Output::Send { link, message, payload: None });
+        } else if let Upstream::Parent(parent) = &self.upstream
             && !self.owns(&key)
         {
             let (link, message) = (parent.link, Message::Done { leases: Vec::new() });

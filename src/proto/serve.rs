@@ -62,8 +62,17 @@ impl Children {
         true
     }
 
-    pub(crate) fn ranks(&self) -> impl Iterator<Item = Rank> {
-        self.children.values().map(|child| child.rank)
+    pub(crate) fn ranks(&self) -> impl Iterator<Item = (LinkId, Rank)> {
+        self.children.iter().map(|(&link, child)| (link, child.rank))
+    }
+
+    pub(crate) fn rank_of(&self, link: LinkId) -> Option<Rank> {
+        self.children.get(&link).map(|child| child.rank)
+    }
+
+    /// A parent asks what this rank holds: it is answered as a child is.
+    pub(crate) fn answer_parent(&mut self, link: LinkId, rank: Rank) {
+        self.children.entry(link).or_insert_with(|| Child::new(rank));
     }
 
     pub(crate) fn leases_open(&self) -> usize {

@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 
 use crate::ids::{Rank, TreeIndex};
-use crate::limits::{CHILDREN_MAX, TREES_MAX};
+use crate::limits::{CHILDREN_MAX, SUCCESSORS_MIN, TREES_MAX};
 
 /// The fan-out for a job of `size` ranks where none is given: the smallest that keeps a tree at four
 /// levels below its root, as the C++ Copper's thresholds do, but at least 2.
@@ -67,6 +67,36 @@ impl Tree {
     /// The parent, its parent, and so on to the root; empty for the root.
     pub fn ancestors(&self, rank: Rank) -> impl Iterator<Item = Rank> + '_ {
         std::iter::successors(self.parent(rank), |&ancestor| self.parent(ancestor))
+    }
+
+    /// Whether a rank takes the root's place when it and all successors before this one are lost: the
+    /// ranks that follow it in position, as many as it has children, and at least
+    /// [`SUCCESSORS_MIN`].
+    pub fn is_successor(&self, rank: Rank) -> bool {
+        (1..=self.successors_count()).contains(&self.position(rank))
+    }
+
+    /// Whom a rank may hang on, in the order in which it tries them: its ancestors, then the root's
+    /// successors. All have lower positions, so that no circle can come of it, whoever is lost. Ranks
+    /// that are no successors begin with different ones of these.
+    pub fn candidates(&self, rank: Rank) -> impl Iterator<Item = Rank> + '_ {
+        let (position, count) = (self.position(rank), self.successors_count());
+        let before = position.saturating_sub(1).min(count);
+        let first = if position > count { position % count } else { 0 };
+        let successors = (0..before).map(move |step| self.rank_at((first + step) % before + 1));
+        let is_new = move |&it: &Rank| self.ancestors(rank).all(|ancestor| ancestor != it);
+        self.ancestors(rank).chain(successors.filter(is_new))
+    }
+
+    /// Whether `parent` is one of the [`Tree::candidates`] of `rank`.
+    pub fn may_hang_on(&self, rank: Rank, parent: Rank) -> bool {
+        let above = self.position(parent) < self.position(rank);
+        let stands_in = above && self.is_successor(parent);
+        stands_in || self.ancestors(rank).any(|ancestor| ancestor == parent)
+    }
+
+    fn successors_count(&self) -> u32 {
+        self.fanout.get().max(SUCCESSORS_MIN).min(self.size.get() - 1)
     }
 
     fn position(&self, rank: Rank) -> u32 {
@@ -161,6 +191,46 @@ mod tests {
                 assert_eq!(children, size - 1, "everybody but the root is somebody's child");
             }
         }
+    }
+
+    #[test]
+    fn candidates_are_the_ancestors_then_the_successors_and_all_lie_above() {
+        for (size, fanout, count) in [(1, 1, 1), (2, 1, 2), (8, 2, 1), (40, 3, 4), (300, 12, 2)] {
+            for index in 0..count {
+                let tree = tree(size, fanout, index, count);
+                for rank in (0..size).map(Rank) {
+                    let candidates: Vec<Rank> = tree.candidates(rank).collect();
+                    let ancestors: Vec<Rank> = tree.ancestors(rank).collect();
+                    assert_eq!(candidates[..ancestors.len()], ancestors);
+                    let mut once = candidates.clone();
+                    once.sort_unstable();
+                    once.dedup();
+                    assert_eq!(once.len(), candidates.len(), "{candidates:?}");
+                    for other in (0..size).map(Rank) {
+                        assert_eq!(candidates.contains(&other), tree.may_hang_on(rank, other));
+                        let circle = tree.may_hang_on(rank, other) && tree.may_hang_on(other, rank);
+                        assert!(!circle, "{rank} and {other}");
+                    }
+                    assert!(!candidates.contains(&rank));
+                    let nobody = candidates.is_empty();
+                    assert_eq!(nobody, rank == tree.root());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_that_lives_takes_the_place_of_a_lost_root() {
+        let tree = tree(12, 2, 0, 1);
+        let candidates = |rank| tree.candidates(Rank(rank)).map(|it| it.0).collect::<Vec<_>>();
+        assert_eq!(candidates(1), [0]);
+        assert_eq!(candidates(2), [0, 1]);
+        assert_eq!(candidates(5), [2, 0, 1, 3, 4]);
+        // No successors, of which there are eight.
+        assert_eq!(candidates(9), [4, 1, 0, 2, 3, 5, 6, 7, 8]);
+        assert_eq!(candidates(11), [5, 2, 0, 4, 6, 7, 8, 1, 3]);
+        assert!((1..=8).map(Rank).all(|rank| tree.is_successor(rank)));
+        assert!([0, 9, 11].map(Rank).iter().all(|&rank| !tree.is_successor(rank)));
     }
 
     #[test]

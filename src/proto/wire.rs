@@ -4,6 +4,7 @@
 //! token u64 | kind u8 | fields …            little-endian
 //! Ask      request u32, epoch u64, bound_ms u32, leases (count u8, u32 each), key
 //! Done     leases
+//! Holds
 //! Answer   request u32, kind u8, fields … ; after `Inline` the payload, to the end
 //! ```
 //! The token is the one that the receiver handed out for this link in the handshake: a message
@@ -17,12 +18,12 @@ use crate::key::{BlockIndex, Generation, Key, ViewPath, What};
 use crate::limits::{CREDITS, INLINE_BYTES_MAX, PATH_BYTES_MAX};
 
 /// Changes whenever a rank of the old version could misread one of the new.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What one rank tells another over the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// A child wants an object.
+    /// A child wants an object. From a parent: it wants it if it is held here, for the root is lost.
     Ask {
         /// The child's name for the question.
         request: RequestId,
@@ -40,7 +41,9 @@ pub enum Message {
         /// Which.
         leases: Vec<LeaseId>,
     },
-    /// The parent's answer to one question.
+    /// A child that has lost another parent holds what this one may not.
+    Holds,
+    /// The answer to one question.
     Answer {
         /// Which.
         request: RequestId,
@@ -105,6 +108,7 @@ impl Message {
                 put_u32(out, request.0);
                 encode_reply(reply, out);
             }
+            Message::Holds => put_u8(out, 4),
         }
     }
 
@@ -129,12 +133,16 @@ impl Message {
                 request: RequestId(fields.u32()?),
                 reply: decode_reply(&mut fields)?,
             },
+            4 => Message::Holds,
             _ => return Err(fields.malformed()),
         };
         let payload = fields.rest();
         let payload_len = match &message {
             Message::Answer { reply: Reply::Inline { len, .. }, .. } => *len as usize,
-            Message::Answer { .. } | Message::Ask { .. } | Message::Done { .. } => 0,
+            Message::Answer { .. }
+            | Message::Ask { .. }
+            | Message::Done { .. }
+            | Message::Holds => 0,
         };
         if payload.len() == payload_len {
             Ok((token, message, payload))
@@ -321,6 +329,7 @@ mod tests {
             ask(&ViewPath::root(), What::ExtendedAttributes),
             ask(&long, What::DataRanges { generation }),
             Message::Done { leases: vec![LeaseId(1)] },
+            Message::Holds,
             answer(Reply::Present(Entry { attributes, target: Some(Arc::from(&b"t/x"[..])) })),
             answer(Reply::Absent { keep_ms: 5 }),
             answer(Reply::Statistics(Statistics { blocks: 1, ..Statistics::default() })),

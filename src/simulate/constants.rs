@@ -61,6 +61,11 @@ pub(super) const DEATH_SEEN: Duration = Duration::from_millis(1);
 /// What it takes to connect to another rank and prove oneself. Assumed.
 pub(super) const DIALLING: Duration = Duration::from_millis(1);
 
+/// How long a rank that reaches nobody above waits before it reads the source: one that takes the root's
+/// place, and any other. The daemon's (`launcher/src/control.rs`).
+pub(super) const TAKEOVER: Duration = Duration::from_millis(500);
+pub(super) const ORPHANED: Duration = Duration::from_secs(2);
+
 /// What a reader of the figures must know, one line each.
 pub(crate) fn assumptions() -> Vec<String> {
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;

@@ -6,6 +6,7 @@ use copper_cache::{Cache, LocalUse};
 use copper_proto::limits::EXTENT_BYTES_MIN;
 use copper_proto::node::SourceUse;
 use copper_proto::store::{Known, Store};
+use copper_proto::topology::Tree;
 use copper_proto::{
     Dropped, Extent, FilePolicy, Forest, Held, Key, LinkId, Member, Rank, ReadAhead, Scope,
     Spilled, Tick, ViewPath,
@@ -61,12 +62,13 @@ impl Host {
         random: &mut Random,
     ) -> Host {
         let files = FilePolicy::default();
-        let source_use = |root: Rank| match root == Rank(rank as u32) {
+        let rank = Rank(rank as u32);
+        let source_use = |tree: Tree| match tree.root() == rank {
             true => SourceUse::Root,
+            false if tree.is_successor(rank) => SourceUse::Successor,
             false => SourceUse::Fallback,
         };
-        let uses: Vec<SourceUse> =
-            forest.trees().map(|(_, tree)| source_use(tree.root())).collect();
+        let uses: Vec<SourceUse> = forest.trees().map(|(_, tree)| source_use(tree)).collect();
         Host {
             alive: true,
             member: Member::new(&uses, files, Tick(0)),

@@ -74,6 +74,11 @@ enum Event {
         rank: usize,
         tree: TreeIndex,
     },
+    /// It has found none for long enough.
+    Waited {
+        rank: usize,
+        tree: TreeIndex,
+    },
 }
 
 /// See [`super::run`].
@@ -192,6 +197,7 @@ impl<'a> World<'a> {
             Event::Dies(rank) => self.dies(rank),
             Event::Down { rank, link } => self.down(rank, link),
             Event::Dials { rank, tree } => self.dials(rank, tree),
+            Event::Waited { rank, tree } => self.waited(rank, tree),
         }
     }
 

@@ -19,7 +19,7 @@ use copper_proto::{
     BlockIndex, Bug, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest,
     Gauges, Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output,
     PullFailure, PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Spilled, Tick,
-    Ticket, TreeIndex, ViewPath, What,
+    Ticket, TreeIndex, ViewPath, What, topology::Tree,
 };
 
 use crate::disk::Disk;
@@ -131,6 +131,10 @@ pub(crate) struct Report {
     pub(crate) source_readers: usize,
     /// Reads of the source by ranks that are no root of the object's tree.
     pub(crate) reads_elsewhere: u64,
+    /// Reads of the source for what a child of the reading rank held at that moment, and objects that
+    /// were taken from such a child instead.
+    pub(crate) held_below: u64,
+    pub(crate) recalled: u64,
     /// When the last reader was answered.
     pub(crate) end: Tick,
 }
@@ -381,13 +385,14 @@ impl World {
         let nonzero = |value| NonZeroU32::new(value).expect("not zero");
         let forest = Forest::new(nonzero(plan.nodes), nonzero(plan.fanout), nonzero(plan.trees));
         let forest = forest.expect("no more trees than nodes");
-        let source_use = |rank: u32, root: Rank| match (Rank(rank) == root, plan.fallback) {
+        let source_use = |rank: u32, tree: Tree| match (Rank(rank) == tree.root(), plan.fallback) {
             (true, _) => SourceUse::Root,
+            (false, true) if tree.is_successor(Rank(rank)) => SourceUse::Successor,
             (false, true) => SourceUse::Fallback,
             (false, false) => SourceUse::Never,
         };
         let source_uses = |rank: u32| -> Vec<SourceUse> {
-            forest.trees().map(|(_, tree)| source_use(rank, tree.root())).collect()
+            forest.trees().map(|(_, tree)| source_use(rank, tree)).collect()
         };
         let members = (0..plan.nodes).map(|rank| Host {
             alive: true,
@@ -436,7 +441,7 @@ impl World {
     fn set_up(&mut self) {
         for tree in (0..self.plan.trees).map(TreeIndex) {
             for rank in 0..self.plan.nodes as usize {
-                let candidates = self.ancestors(rank, tree);
+                let candidates = self.candidates(rank, tree);
                 if !candidates.is_empty() {
                     let at = self.random.delay(Duration::from_millis(1));
                     self.at(at, Event::Dials { rank, tree, candidates });
@@ -481,9 +486,9 @@ impl World {
         }
     }
 
-    fn ancestors(&self, rank: usize, tree: TreeIndex) -> Vec<usize> {
+    fn candidates(&self, rank: usize, tree: TreeIndex) -> Vec<usize> {
         let tree = self.forest.tree(tree).expect("one of them");
-        tree.ancestors(Rank(rank as u32)).map(|ancestor| ancestor.0 as usize).collect()
+        tree.candidates(Rank(rank as u32)).map(|candidate| candidate.0 as usize).collect()
     }
 
     fn at(&mut self, delay: Duration, event: Event) {
@@ -643,6 +648,14 @@ impl World {
         result
     }
 
+    /// Whether a child of a rank holds an object.
+    fn is_held_below(&self, rank: usize, key: &Key) -> bool {
+        let host = &self.members[rank];
+        let children = host.links.iter().filter(|(link, _)| !host.parents.contains(&Some(**link)));
+        let mut children = children.map(|(_, &(child, _))| &self.members[child]);
+        children.any(|child| child.alive && child.cache.holds(key))
+    }
+
     fn spill_fails(&mut self) -> bool {
         let fails = self.plan.faults.spill_fails;
         fails > 0 && self.random.once_in(fails)
@@ -712,6 +725,7 @@ impl World {
                 if let SourceRequest::Block(into) = &request {
                     self.members[rank].memory.insert(into.offset, Bytes::Garbage);
                 }
+                self.report.held_below += u64::from(self.is_held_below(rank, &key));
                 let delay = self.random.delay(SOURCE);
                 self.at(delay, Event::SourceEnds { rank, job, key, request });
             }
@@ -897,7 +911,7 @@ impl World {
         if let Some(lost) = lost {
             self.members[rank].parents[lost] = None;
             let tree = TreeIndex(lost as u32);
-            let candidates = self.ancestors(rank, tree);
+            let candidates = self.candidates(rank, tree);
             let delay = self.random.delay(Duration::from_millis(1));
             self.at(delay, Event::Dials { rank, tree, candidates });
         }
@@ -1027,6 +1041,7 @@ impl World {
             self.report.restored_bytes += counters.restored_bytes;
             self.report.spill_lost += counters.spill_lost;
             self.report.misses += counters.misses;
+            self.report.recalled += counters.recalled;
             self.report.outdated += counters.outdated;
             assert!(host.decoded.is_empty(), "rank {rank} keeps decoded directories");
         }

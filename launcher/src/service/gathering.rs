@@ -27,18 +27,18 @@ impl Service {
         }
     }
 
-    /// Begins a gather at the root; elsewhere the parent is asked for it.
+    /// Begins a gather at the top; elsewhere the parent is asked for it.
     pub(super) fn want_status(&mut self, asker: Asker, now: Tick) {
         let rank = self.identity.rank;
         if !self.gathers.has_room() {
             return self.end_gather(asker, Some(GatherError::Busy { rank }));
         }
+        if self.is_at_the_top() {
+            let run = self.gathers.issue();
+            return self.begin_gather(run, asker, now + GATHER_BOUND, now);
+        }
         match self.way_up().map(|way| matches!(way.uplink, Uplink::Up { .. })) {
-            None => {
-                let run = self.gathers.issue();
-                self.begin_gather(run, asker, now + GATHER_BOUND, now);
-            }
-            Some(false) => self.end_gather(asker, Some(GatherError::NoParent { rank })),
+            None | Some(false) => self.end_gather(asker, Some(GatherError::NoParent { rank })),
             Some(true) => {
                 let request = self.gathers.ask(asker, now);
                 self.tell_parent(&ControlMessage::WantStatus { request });

@@ -22,6 +22,9 @@ impl Service {
         for order in taken {
             match order {
                 Order::Break(link) => self.break_link(link, now),
+                Order::Found(rank, address) => {
+                    self.addresses.insert(rank, address);
+                }
                 Order::Refresh(path, answer) => {
                     let wanted = self.want_refresh(path, Requester::Local(answer), now);
                     if let Err((requester, error)) = wanted {
@@ -61,7 +64,7 @@ impl Service {
         }
     }
 
-    /// Begins a refresh at the root; elsewhere the parent is asked for it. Or says why not.
+    /// Begins a refresh at the top; elsewhere the parent is asked for it. Or says why not.
     pub(super) fn want_refresh(
         &mut self,
         path: ViewPath,
@@ -69,14 +72,14 @@ impl Service {
         now: Tick,
     ) -> Result<(), (Requester, RefreshError)> {
         let rank = self.identity.rank;
-        let Some(way) = self.way_up() else {
+        if self.is_at_the_top() {
             let busy = |requester| (requester, RefreshError::Busy { rank });
             let issued = self.refreshes.issue(path.clone(), requester, now);
             let (run, epoch) = issued.map_err(busy)?;
             self.begin_refresh(run, epoch, path);
             return Ok(());
-        };
-        if !matches!(way.uplink, Uplink::Up { .. }) {
+        }
+        if !self.way_up().is_some_and(|way| matches!(way.uplink, Uplink::Up { .. })) {
             return Err((requester, RefreshError::NoParent { rank }));
         }
         if !self.refreshes.may_ask() {

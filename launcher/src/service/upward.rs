@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use copper_proto::{Rank, Tick};
 use tracing::{debug, info, warn};
 
-use super::{COUNTING_TREE, Join, Service, Uplink, Way};
+use super::{COUNTING_TREE, Join, Order, Service, Uplink, Way};
 use crate::ascent::Turn;
 use crate::channel::Channel;
 use crate::connection::Connection;
@@ -56,7 +56,11 @@ impl Service {
             self.pace.attempt
         };
         let deadline = (now + bound).min(self.ways[way].ascent.deadline());
-        match Connection::dial(self.addresses[&rank]) {
+        let Some(&address) = self.addresses.get(&rank) else {
+            self.attempt_failed(way, rank, Reason::NotLookedUp, now);
+            return None;
+        };
+        match Connection::dial(address) {
             Ok(connection) => {
                 self.ways[way].uplink = Uplink::Connecting { rank, connection, deadline };
                 Some(deadline)
@@ -162,6 +166,7 @@ impl Service {
             self.shared.settle(Join::Failed(Box::new(error)));
         }
         if self.ways[way].ascent.on_failed(now) {
+            self.note_ways();
             let Way { tree, last_reason, .. } = &self.ways[way];
             warn!(%tree, last = %parent, reason = last_reason, "no ancestor answers");
             self.events.orphaned(*tree, &format!("rank {parent}: {last_reason}"));
@@ -170,7 +175,7 @@ impl Service {
 
     fn give_up(&mut self, way: usize) {
         self.ways[way].ascent.give_up();
-        let parent = self.ways[way].ancestors[0];
+        let parent = self.ways[way].candidates[0];
         let address = self.addresses[&parent];
         let error = RendezvousError::NoParent {
             rank: self.identity.rank,
@@ -189,6 +194,7 @@ impl Service {
         let pulse = Pulse::new(&self.pace, now);
         self.ways[way].uplink = Uplink::Up { rank, link, channel, pulse };
         self.link_counted();
+        self.note_ways();
         self.events.parent_up(LinkUp { link, peer });
         if self.ways[way].tree == COUNTING_TREE {
             self.readiness.on_new_parent();
@@ -251,6 +257,31 @@ impl Service {
         }
     }
 
+    /// Looks up where those listen who may be needed if more is lost. Names may take long to look up,
+    /// and nobody waits for that here.
+    fn look_up_successors(&mut self) {
+        if std::mem::replace(&mut self.looking_up, true) {
+            return;
+        }
+        let candidates = self.ways.iter().flat_map(|way| &way.candidates);
+        let mut unknown: Vec<Rank> = candidates.copied().collect();
+        unknown.retain(|rank| !self.addresses.contains_key(rank));
+        let (peers, shared) = (self.peers.clone(), Arc::clone(&self.shared));
+        let look_up = move || {
+            for rank in unknown {
+                match peers.resolve(rank) {
+                    Ok(address) => shared.order(Order::Found(rank, address)),
+                    Err(error) => warn!(%error, "a rank that may be needed is not found"),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("look-up".to_owned()).spawn(look_up);
+        if let Err(error) = thread {
+            warn!(%error, "cannot look up where other ranks listen");
+            self.looking_up = false;
+        }
+    }
+
     pub(super) fn parent_down(&mut self, way: usize, end: &LinkEnd, now: Tick) {
         let uplink = std::mem::replace(&mut self.ways[way].uplink, Uplink::None);
         let Uplink::Up { rank, link, .. } = uplink else { return };
@@ -258,6 +289,9 @@ impl Service {
         warn!(%link, parent = %rank, %tree, reason = end.reason, "lost the parent");
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.ways[way].ascent.on_lost(rank, end.loss, now);
+        self.ways[way].lost = Some(format!("rank {rank}: {}", end.reason));
+        self.note_ways();
+        self.look_up_successors();
         if tree == COUNTING_TREE {
             self.refreshes_unheard(true, now);
             self.gathers_unheard(true, now);

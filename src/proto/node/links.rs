@@ -4,21 +4,23 @@ use super::{Node, Upstream};
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, State};
 use crate::ids::LinkId;
+use crate::link::Parent;
 use crate::planted::Bug;
 use crate::store::Store;
 use crate::tick::Tick;
 
 impl Node {
     pub(super) fn on_link_down(&mut self, link: LinkId, now: Tick, store: &mut impl Store) {
-        if matches!(&self.upstream, Upstream::Parent(parent) if parent.link == link) {
-            self.lose_parent(now, store);
-        } else if self.children.down(link, store) {
+        if self.children.down(link, store) {
             self.fetches.forget_child(link);
+        }
+        if self.parent_link() == Some(link) {
+            self.lose_parent(now, store);
+        } else if let Some(holder) = self.holders.remove(&link) {
+            self.begin_again(holder, now, store);
         }
     }
 
-    /// Everything that was under way with the parent begins again; extents that its arena may still
-    /// be read into stay in quarantine until the fabric says that the read has ended.
     pub(super) fn lose_parent(&mut self, now: Tick, store: &mut impl Store) {
         let lost = Upstream::Lost { since: now };
         let parent = match std::mem::replace(&mut self.upstream, lost) {
@@ -26,6 +28,13 @@ impl Node {
             // A source that is read in a parent's stead goes on with what it has begun.
             Upstream::Source | Upstream::Lost { .. } => return,
         };
+        self.had_parent = true;
+        self.begin_again(parent, now, store);
+    }
+
+    /// Everything that was under way over a link begins again; extents that the other end's arena may
+    /// still be read into stay in quarantine until the fabric says that the read has ended.
+    fn begin_again(&mut self, parent: Parent, now: Tick, store: &mut impl Store) {
         let link = parent.link;
         let mut again: Vec<FetchId> = parent.into_questions().collect();
         for (id, fetch) in self.fetches.iter() {

@@ -1,6 +1,6 @@
 //! What other ranks say.
 
-use super::{Node, Upstream};
+use super::Node;
 use crate::errno::Errno;
 use crate::fetch::{Grant, Need, State, Waiter};
 use crate::ids::{LinkId, RequestId};
@@ -22,6 +22,10 @@ impl Node {
     ) {
         let result = match message {
             Message::Ask { key, .. } if !self.owns(&key) => Err(Violation::WrongTree),
+            Message::Ask { request, key, done, .. } if self.parent_link() == Some(link) => {
+                self.on_recall(link, request, &key, &done, now, store)
+            }
+            Message::Holds => self.on_holds(link),
             // The member has caught up with the child's epoch.
             Message::Ask { request, epoch: _, key, bound_ms, done } => {
                 let taken = self.children.on_done(link, &done, store);
@@ -53,19 +57,21 @@ impl Node {
         now: Tick,
         store: &mut impl Store,
     ) -> Result<(), Violation> {
-        let parent = match &mut self.upstream {
-            Upstream::Parent(parent) if parent.link == link => parent,
-            Upstream::Parent(_) | Upstream::Source | Upstream::Lost { .. } => {
-                return Err(Violation::WrongDirection);
-            }
-        };
-        let id = parent.answered(request).ok_or(Violation::NoQuestion)?;
+        let asked = self.asked(link).ok_or(Violation::WrongDirection)?;
+        let id = asked.answered(request).ok_or(Violation::NoQuestion)?;
         let fetch = self.fetches.get_mut(id).expect("a fetch stays while it is asked");
         let (key, outdated) = (fetch.key.clone(), fetch.outdated);
         // From here on a wrong answer must leave the fetch in a state: the link goes down.
         self.fetches.set(id, State::Queued);
         if outdated {
-            return self.on_outdated_reply(id, reply, now, store);
+            return self.on_outdated_reply(link, id, reply, now, store);
+        }
+        if self.holders.contains_key(&link) {
+            if let Reply::Failed(_) = reply {
+                // It holds it no more, or never has: the next one is asked, or the source.
+                return Ok(());
+            }
+            self.counters.recalled += 1;
         }
         match (key.what, reply) {
             (What::Entry, Reply::Present(entry)) => {
@@ -111,10 +117,8 @@ impl Node {
                 | What::DataRanges { .. },
                 Reply::Grant { lease, offset, len, checksum },
             ) => {
-                let Upstream::Parent(parent) = &mut self.upstream else {
-                    unreachable!("the parent has just been looked up")
-                };
-                parent.lease_opened();
+                let asked = self.asked(link).expect("it has just been looked up");
+                asked.lease_opened();
                 if !fits(key.what, len) {
                     return Err(Violation::WrongAnswer);
                 }

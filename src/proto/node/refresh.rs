@@ -10,10 +10,10 @@
 //! somebody who asks after it. All of it is one for all trees of a rank: see
 //! [`Member`](crate::Member).
 
-use super::{Node, Upstream};
+use super::Node;
 use crate::errno::Errno;
 use crate::fetch::{FetchId, State};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, LinkId};
 use crate::scope::Scope;
 use crate::serve::Violation;
 use crate::store::Store;
@@ -38,18 +38,20 @@ impl Node {
         }
     }
 
-    /// The parent has answered what was asked before a refresh.
+    /// What was asked before a refresh has been answered.
     pub(super) fn on_outdated_reply(
         &mut self,
+        link: LinkId,
         id: FetchId,
         reply: Reply,
         now: Tick,
         store: &mut impl Store,
     ) -> Result<(), Violation> {
-        if let (Reply::Grant { lease, .. }, Upstream::Parent(parent)) = (reply, &mut self.upstream)
+        if let Reply::Grant { lease, .. } = reply
+            && let Some(asked) = self.asked(link)
         {
-            parent.lease_opened();
-            parent.lease_done(lease, now);
+            asked.lease_opened();
+            asked.lease_done(lease, now);
         }
         self.ask_again(id, now, store);
         Ok(())

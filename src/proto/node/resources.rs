@@ -1,12 +1,14 @@
 //! What is given out in order: time, extents, credits, source jobs.
 
-use super::{Node, Upstream, known};
+use super::recall::Recall;
+use super::{Node, SourceUse, Upstream, known};
 use crate::errno::Errno;
 use crate::fetch::{Due, FetchId, Grant, Need, State};
 use crate::ids::JobId;
 use crate::key::{Key, What};
 use crate::limits::{
-    AHEAD_CREDITS, AHEAD_SOURCE_JOBS, CREDITS, PAUSE, REQUEST_BOUND, RESTORES_MAX, SOURCE_JOBS_MAX,
+    AHEAD_CREDITS, AHEAD_SOURCE_JOBS, CREDITS, DEGRADED_PAUSE, DEGRADED_SOURCE_JOBS, PAUSE,
+    REQUEST_BOUND, RESTORES_MAX, SOURCE_JOBS_MAX,
 };
 use crate::link::bound_ms;
 use crate::output::{CopyFrom, Output, SourceRequest};
@@ -170,6 +172,12 @@ impl Node {
     pub(super) fn read_source(&mut self, id: FetchId, extent: Option<Extent>) {
         let job = JobId(self.job_numbers.next());
         self.jobs.insert(job, id);
+        if self.reads_source() && self.place.source_use != SourceUse::Root {
+            self.counters.degraded_reads += 1;
+        }
+        if self.is_degraded() {
+            self.degraded_next = self.now + DEGRADED_PAUSE;
+        }
         let key = self.key_of(id);
         self.fetches.set(id, State::Reading { extent });
         let request = match (key.what, extent) {
@@ -222,6 +230,15 @@ impl Node {
                 continue;
             }
             let from_source = self.reads_source() || self.is_direct(&key);
+            if self.reads_source() {
+                match self.recall(id, &key, deadline, now) {
+                    Recall::Asked => continue,
+                    Recall::NoCredit => return,
+                    Recall::NotHeld if self.is_degraded() && self.degraded_next > now => return,
+                    Recall::NotHeld => {}
+                }
+            }
+            let jobs = if self.is_degraded() { jobs.min(DEGRADED_SOURCE_JOBS) } else { jobs };
             match &mut self.upstream {
                 _ if from_source && self.jobs.len() >= jobs => return,
                 _ if from_source => match key.what {
@@ -259,12 +276,17 @@ impl Node {
     /// long enough, or at once when credits are what the queue waits for.
     pub(super) fn report_done(&mut self, now: Tick) {
         let waiting = self.fetches.next_queued().is_some();
-        let Upstream::Parent(parent) = &mut self.upstream else { return };
-        let due = parent.done_due().is_some_and(|due| due <= now);
-        if parent.has_done() && (due || waiting) {
-            let (link, leases) = (parent.link, parent.take_done());
-            let message = Message::Done { leases };
-            self.outputs.push_back(Output::Send { link, message, payload: None });
+        let parent = match &mut self.upstream {
+            Upstream::Parent(parent) => Some(parent),
+            Upstream::Source | Upstream::Lost { .. } => None,
+        };
+        for asked in parent.into_iter().chain(self.holders.values_mut()) {
+            let due = asked.done_due().is_some_and(|due| due <= now);
+            if asked.has_done() && (due || waiting) {
+                let (link, leases) = (asked.link, asked.take_done());
+                let message = Message::Done { leases };
+                self.outputs.push_back(Output::Send { link, message, payload: None });
+            }
         }
     }
 }

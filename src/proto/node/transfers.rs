@@ -1,6 +1,8 @@
 //! Bytes that have come, from a parent or from the source.
 
-use super::{Node, Upstream};
+use std::time::Duration;
+
+use super::Node;
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, PullFailure, State};
 use crate::ids::{JobId, LeaseId, LinkId, PullId};
@@ -11,6 +13,9 @@ use crate::output::{Outcome, Output};
 use crate::planted::Bug;
 use crate::store::{Extent, Held, Known, Store};
 use crate::tick::Tick;
+
+/// How often a pause doubles: to 0.6 s.
+const PAUSE_DOUBLINGS: u32 = 6;
 
 impl Node {
     pub(super) fn pulling(
@@ -31,10 +36,10 @@ impl Node {
 
     /// Gives a lease back, unless its link is gone.
     pub(super) fn close_lease(&mut self, lease: Option<(LinkId, LeaseId)>, now: Tick) {
-        if let (Some((link, lease)), Upstream::Parent(parent)) = (lease, &mut self.upstream)
-            && parent.link == link
+        if let Some((link, lease)) = lease
+            && let Some(asked) = self.asked(link)
         {
-            parent.lease_done(lease, now);
+            asked.lease_done(lease, now);
         }
     }
 
@@ -58,6 +63,7 @@ impl Node {
             unreachable!("{:?} is not being pulled", fetch.state)
         };
         let (key, outdated) = (fetch.key.clone(), fetch.outdated);
+        let fetch_attempts = fetch.attempts;
         self.close_lease(lease, now);
         if outdated {
             store.release(extent);
@@ -87,7 +93,7 @@ impl Node {
                 if failure == PullFailure::Checksum {
                     self.counters.checksum_failures += 1;
                 }
-                let paused = State::Paused { until: now + PAUSE };
+                let paused = State::Paused { until: now + pause(id, fetch_attempts, now) };
                 self.retry(id, paused, failure.errno(), now, store);
             }
         }
@@ -161,4 +167,14 @@ impl Node {
             }
         }
     }
+}
+
+/// [`PAUSE`], doubled with each attempt; half of it by chance, as far as clocks and numbers of ranks
+/// that fail together differ.
+fn pause(id: FetchId, attempts: u32, now: Tick) -> Duration {
+    let full = PAUSE * (1 << attempts.min(PAUSE_DOUBLINGS));
+    let seed = id.number() ^ now.0.rotate_left(32);
+    // Fibonacci hashing: the high bits of the product are spread evenly.
+    let spread = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
+    full / 2 + full / 2 * spread / 256
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copper_proto::{Input, LinkId, Rank, TreeIndex};
 
 use super::{Event, World};
-use crate::simulate::constants::{COMPUTING, DEATH_SEEN, DIALLING};
+use crate::simulate::constants::{COMPUTING, DEATH_SEEN, DIALLING, ORPHANED, TAKEOVER};
 use crate::simulate::host::Link;
 use crate::simulate::random::Random;
 
@@ -53,15 +53,25 @@ impl World<'_> {
         self.handle(rank, Input::LinkDown { link }, None);
     }
 
-    /// Connects a rank to its nearest ancestor that lives.
+    /// Nobody above has answered for long enough.
+    pub(super) fn waited(&mut self, rank: usize, tree: TreeIndex) {
+        let host = &self.hosts[rank];
+        if host.alive && host.parents[tree.0 as usize].is_none() {
+            self.handle(rank, Input::Orphaned { tree }, None);
+        }
+    }
+
+    /// Connects a rank to the first of those above it that lives.
     pub(super) fn dials(&mut self, rank: usize, tree: TreeIndex) {
         let of_tree = self.forest.tree(tree).expect("one of them");
         if !self.hosts[rank].alive || of_tree.root() == Rank(rank as u32) {
             return;
         }
-        let mut ancestors = of_tree.ancestors(Rank(rank as u32)).map(|rank| rank.0 as usize);
-        let Some(parent) = ancestors.find(|&ancestor| self.hosts[ancestor].alive) else {
-            self.handle(rank, Input::Orphaned { tree }, None);
+        let mut candidates = of_tree.candidates(Rank(rank as u32)).map(|rank| rank.0 as usize);
+        let Some(parent) = candidates.find(|&candidate| self.hosts[candidate].alive) else {
+            let stands_in = of_tree.is_successor(Rank(rank as u32));
+            let patience = if stands_in { TAKEOVER } else { ORPHANED };
+            self.agenda.note(self.now + patience, Event::Waited { rank, tree });
             return;
         };
         let (up, down) = (LinkId(self.next_link), LinkId(self.next_link + 1));
