@@ -236,6 +236,7 @@ fn start(
         answers: Arc::clone(&pending) as _,
         spill: plan.spill.take().map(|plan| spill::start(plan, &queue)).transpose()?,
         counters: Arc::clone(&reporter.engine),
+        recorder: Arc::clone(&reporter.recorder),
         refreshed: {
             let refreshing = Arc::clone(&reporter.refreshing);
             Box::new(move |refreshed| refreshing.dropped(refreshed))

@@ -219,6 +219,23 @@ fn a_lost_root_is_replaced_and_costs_no_reader_an_error() {
 }
 
 #[test]
+fn a_fabric_that_fails_while_the_control_channel_lives_is_noticed_and_gone_around() {
+    let (mut given_up, mut failed) = (0, 0);
+    for seed in seeds(3800, 200) {
+        let report = run(seed, |plan| {
+            plan.faults = Faults { cuts: 3, ..Faults::default() };
+            plan.arena_bytes = 1 << 30;
+            (plan.fallback, plan.spill_bytes) = (true, 0);
+            (plan.nodes, plan.trees) = (plan.nodes.clamp(5, 9), 1 + plan.trees % 2);
+        });
+        failed += report.errors;
+        given_up += report.given_up;
+    }
+    assert_eq!(failed, 0, "who has another way gets its bytes");
+    assert!(given_up > 100, "{given_up}: links were meant to be cut");
+}
+
+#[test]
 fn a_pull_that_stalls_ends_in_quarantine_and_its_late_bytes_land_nowhere_else() {
     let mut quarantined = 0;
     for seed in seeds(6000, 60) {

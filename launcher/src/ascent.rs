@@ -16,6 +16,10 @@ use copper_proto::{Rank, Tick};
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
+/// For how long a rank is not tried again over whose fabric nothing sensible came: its control channel
+/// may be as good as ever.
+const BARRED: Duration = Duration::from_secs(30);
+
 /// A parent that is lost sooner than this was never a good one: two daemons that were given the same
 /// rank by mistake would otherwise throw each other out as fast as they can connect.
 const FLAP_BOUND: Duration = Duration::from_secs(1);
@@ -28,6 +32,8 @@ pub(crate) struct Ascent {
     /// How many of them are ancestors.
     ancestors: usize,
     orphan: Duration,
+    /// Who is not to be tried, and until when.
+    barred: Vec<(Rank, Tick)>,
     state: State,
 }
 
@@ -73,7 +79,7 @@ pub(crate) enum Loss {
     Closed,
     /// It said nothing for too long: others first.
     Silent,
-    /// It broke the fabric's protocol: others first.
+    /// Over the fabric came nothing, or nonsense: others, for a while.
     Broken,
 }
 
@@ -85,7 +91,8 @@ impl Ascent {
             State::Joining { deadline, patience: Tick::NEVER, attempts: 0, next: now, index: 0 }
         };
         let orphan = Duration::from_secs(2);
-        Ascent { rank, ancestors: ancestors.len(), candidates: ancestors, orphan, state }
+        let barred = Vec::new();
+        Ascent { rank, ancestors: ancestors.len(), candidates: ancestors, orphan, barred, state }
     }
 
     /// They are tried where no ancestor answers, once this rank has had a parent.
@@ -144,8 +151,17 @@ impl Ascent {
         self.state = State::GivenUp;
     }
 
+    /// Whether an attempt to reach a rank has failed before it begins.
+    pub(crate) fn is_barred(&self, rank: Rank, now: Tick) -> bool {
+        self.barred.iter().any(|&(barred, until)| barred == rank && now < until)
+    }
+
     /// The parent `from` is lost.
     pub(crate) fn on_lost(&mut self, from: Rank, loss: Loss, now: Tick) {
+        self.barred.retain(|&(_, until)| now < until);
+        if loss == Loss::Broken {
+            self.barred.push((from, now + BARRED));
+        }
         let lost_index = self.candidates.iter().position(|&candidate| candidate == from);
         let index = match (loss, lost_index) {
             (Loss::Silent | Loss::Broken, Some(lost)) => (lost + 1) % self.candidates.len(),
@@ -294,6 +310,18 @@ mod tests {
             assert!(!ascent.on_failed(after(5000)));
         }
         assert!(matches!(ascent.turn(after(5000)), Turn::Wait(_)), "a round is over");
+    }
+
+    #[test]
+    fn who_broke_the_fabric_s_protocol_is_barred_for_a_while() {
+        let mut ascent = ascent();
+        ascent.on_joined(after(0));
+        ascent.on_lost(Rank(3), Loss::Broken, after(5000));
+        assert!(
+            ascent.is_barred(Rank(3), after(34_999)) && !ascent.is_barred(Rank(3), after(35_000))
+        );
+        assert!(!ascent.is_barred(Rank(1), after(5000)));
+        assert_eq!(ascent.turn(after(5000)), Turn::Try(Rank(1)));
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) enum Reason {
     Silent,
     #[error("its host has not been looked up yet")]
     NotLookedUp,
+    #[error("nothing sensible came over its fabric a while ago")]
+    Barred,
     #[error("it closed the connection during the handshake")]
     HungUp,
     #[error("{}", short(.0))]
@@ -55,7 +57,7 @@ impl LinkEnd {
     }
 
     pub(crate) fn broken() -> LinkEnd {
-        let reason = "what came over the fabric broke the protocol".to_owned();
+        let reason = "nothing came over the fabric, or nonsense".to_owned();
         LinkEnd { loss: Loss::Broken, reason }
     }
 

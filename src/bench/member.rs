@@ -155,6 +155,7 @@ fn engine(
         answers: Arc::clone(&fetcher) as _,
         spill: None,
         counters: Arc::default(),
+        recorder: Arc::default(),
         refreshed: Box::new(|_| {}),
         // No kernel holds any.
         forget: Box::new(|_, _| {}),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
-use copper_engine::Counters;
+use copper_engine::{Counters, Recorder};
 use copper_fuse::{CounterValues, Mounted};
 use copper_launcher::{Job, Progress, Rendezvous, job::host_name};
 use copper_proto::{Forest, Rank};
@@ -35,6 +35,7 @@ pub(super) struct Reporter {
     pub(super) host: String,
     pub(super) job: Job,
     pub(super) engine: Arc<Counters>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) source: Arc<SourceCounters>,
     pub(super) refreshing: Arc<Refreshing>,
     forest: Forest,
@@ -55,6 +56,7 @@ impl Reporter {
             host: host_name(),
             job: plan.job.clone(),
             engine: Arc::default(),
+            recorder: Arc::default(),
             source: Arc::default(),
             refreshing: Arc::default(),
             forest: plan.forest,
@@ -234,6 +236,7 @@ impl Reporter {
             "quarantined": get(&engine.quarantined),
             "expired": get(&engine.expired),
             "violations": get(&engine.violations),
+            "given_up": get(&engine.given_up),
             "recalled": get(&engine.recalled),
         })
     }

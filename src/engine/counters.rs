@@ -54,6 +54,8 @@ counters! {
     outdated,
     /// Links closed because the other side broke the protocol.
     violations,
+    /// Links given up since nothing came over the fabric, or pull after pull failed.
+    given_up,
     /// Objects read from the source by a rank that is not the root, which is lost or out of reach.
     degraded_reads,
     /// Objects taken from a child instead, in the root's place.

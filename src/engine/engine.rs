@@ -13,8 +13,8 @@ use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
 use copper_proto::{
     CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, FilePolicy, JobId, Key, LinkId,
-    Member, Message, Output, PullFailure, PullId, ReadAhead, SourceAnswer, SourceRequest, Tick,
-    Ticket, What,
+    Member, Message, Output, PullFailure, PullId, Rank, ReadAhead, SourceAnswer, SourceRequest,
+    Tick, Ticket, TreeIndex, What,
 };
 use tracing::{debug, info, warn};
 use twox_hash::XxHash3_64;
@@ -27,6 +27,7 @@ use crate::ports::{
 };
 use crate::questions::{Questions, Step};
 use crate::queue::Queue;
+use crate::recorder::Recorder;
 use crate::shelf::{Shelf, Slots};
 use crate::spilling::{Restore, Restored, SpillSettings, Spilling};
 use crate::view::{Answers, Stale};
@@ -54,6 +55,8 @@ pub struct Settings<M: Memory> {
     pub spill: Option<SpillSettings<M>>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What happens, to be looked at afterwards.
+    pub recorder: Arc<Recorder>,
     /// Told of each refresh when it has taken effect here. It must not block.
     pub refreshed: Box<dyn Fn(Refreshed) + Send>,
     /// Has the kernel forget names, and drops the second when it has. It must not block.
@@ -68,6 +71,8 @@ pub struct Settings<M: Memory> {
 pub struct Forgetting(Arc<()>);
 
 struct Link<P> {
+    rank: Rank,
+    tree: TreeIndex,
     peer: P,
     send_token: u64,
     receive_token: u64,
@@ -101,6 +106,7 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     queue: Arc<Queue>,
     answers: Arc<dyn Answers<M::Filled>>,
     counters: Arc<Counters>,
+    recorder: Arc<Recorder>,
     refreshed: Box<dyn Fn(Refreshed) + Send>,
     forget: Box<dyn Fn(Vec<Stale>, Forgetting) + Send>,
     /// Inodes beyond which the kernel is asked to forget some.
@@ -144,6 +150,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             queue: settings.queue,
             answers: settings.answers,
             counters: settings.counters,
+            recorder: settings.recorder,
             refreshed: settings.refreshed,
             forget: settings.forget,
             inodes_max: inodes_within(settings.budget.inodes),
@@ -236,7 +243,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     }
                 };
                 let arena_bytes = address.arena_bytes;
-                let made = Link { peer, send_token, receive_token, arena_bytes };
+                let made = Link { rank, tree, peer, send_token, receive_token, arena_bytes };
                 self.links.insert(link, made);
                 self.tokens.insert(receive_token, link);
                 info!(%rank, %tree, ?role, "linked");
@@ -430,6 +437,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         while let Some(input) = self.inputs.pop_front() {
             worked = true;
             let now = self.now;
+            self.recorder.told(now, &input, |link| self.peer(link));
             let (member, mut shelf) = self.member_and_shelf();
             member.handle(now, input, &mut shelf);
             loop {
@@ -451,7 +459,13 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         (&mut self.member, shelf)
     }
 
+    /// Who is at a link's other end, and in which tree.
+    fn peer(&self, link: LinkId) -> Option<(Rank, TreeIndex)> {
+        self.links.get(&link).map(|link| (link.rank, link.tree))
+    }
+
     fn apply(&mut self, output: Output, payload: &[u8]) {
+        self.recorder.does(self.now, &output, |link| self.peer(link));
         match output {
             Output::Send { link, message, payload } => self.send(link, &message, payload),
             Output::Pull { pull, key, link, offset, into, checksum } => {
@@ -491,7 +505,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 self.on_outcome(step, result);
             }
             Output::Disconnect { link, violation } => {
-                warn!(%violation, "a rank broke the protocol: its link is not used any more");
+                let rank = self.links.get(&link).map(|link| link.rank.0);
+                warn!(rank, %violation, "a link is not used any more");
                 self.link_down(link);
                 (self.broken)(link);
             }
@@ -616,6 +631,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         set(&counters.refreshes, node.refreshes);
         set(&counters.outdated, node.outdated);
         set(&counters.violations, node.violations);
+        set(&counters.given_up, node.given_up);
         set(&counters.degraded_reads, node.degraded_reads);
         set(&counters.recalled, node.recalled);
         let cache = self.cache.counters();

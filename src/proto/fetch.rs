@@ -326,7 +326,7 @@ pub enum PullFailure {
 
 impl PullFailure {
     /// What readers get when every attempt has ended so.
-    pub(crate) fn errno(self) -> Errno {
+    pub fn errno(self) -> Errno {
         match self {
             PullFailure::Fabric | PullFailure::Checksum | PullFailure::Spill => Errno::EIO,
             PullFailure::Malformed => Errno::EPROTO,

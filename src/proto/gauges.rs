@@ -35,6 +35,8 @@ pub struct NodeCounters {
     pub spill_lost: u64,
     /// Links closed because of a violation.
     pub violations: u64,
+    /// Links given up since nothing came over the fabric, or pull after pull failed.
+    pub given_up: u64,
     /// Objects read from the source by a rank that is not the root, which is lost or out of reach.
     pub degraded_reads: u64,
     /// Objects that a child gave to its parent, which reads the source in the root's place.
@@ -70,5 +72,5 @@ macro_rules! summed {
 
 summed!(NodeCounters: pulls, pulled_bytes, inlined, retries, checksum_failures, quarantined,
     expired, starved, misses, fetched_ahead, ahead_awaited, refreshes, outdated, restored_bytes,
-    spill_lost, violations, degraded_reads, recalled);
+    spill_lost, violations, given_up, degraded_reads, recalled);
 summed!(Gauges: fetches, pulls, quarantined, jobs, leases_given, leases_held);

@@ -123,6 +123,22 @@ pub const REQUEST_BOUND: Duration = Duration::from_secs(30);
 /// How long one pull may take before its extent is put in quarantine and the question asked again.
 pub const PULL_BOUND: Duration = Duration::from_secs(5);
 
+/// How long a rank waits for a word over the fabric from one that owes it an answer, before it asks
+/// whether anybody is there. Whoever is there answers at once, however long the source takes.
+pub const PROBE_AFTER: Duration = Duration::from_secs(2);
+
+/// The same before it gives the link up: as long as the control channel may be silent.
+pub const SILENCE_BOUND: Duration = Duration::from_secs(5);
+
+/// How long a child may hold a lease: more than a pull may take. What says that it is done was lost then.
+pub const LEASE_BOUND: Duration = Duration::from_secs(10);
+
+/// How often leases are looked at.
+pub const LEASE_LOOK: Duration = Duration::from_millis(2500);
+
+/// Pulls over one link that fail in a row before it is given up: the bytes may be had from another rank.
+pub const PULL_FAILURES_MAX: u32 = 3;
+
 /// How long a grant waits for an extent to be pulled into before it is given back, and asked for again.
 pub const GRANT_BOUND: Duration = Duration::from_millis(250);
 
@@ -174,5 +190,7 @@ const _: () = assert!(BLOCK_BYTES <= EXTENT_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_power_of_two() && EXTENT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(AHEAD_SOURCE_JOBS < SOURCE_JOBS_MAX);
 const _: () = assert!(AHEAD_CREDITS < CREDITS && AHEAD_BLOCKS_MAX <= AHEAD_CREDITS);
+const _: () = assert!(PULL_BOUND.as_millis() < LEASE_BOUND.as_millis());
+const _: () = assert!(PROBE_AFTER.as_millis() < SILENCE_BOUND.as_millis());
 const _: () = assert!(PULL_BOUND.as_millis() < REQUEST_BOUND.as_millis());
 const _: () = assert!(ORPHAN_BOUND.as_millis() < REQUEST_BOUND.as_millis());

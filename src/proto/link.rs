@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fetch::FetchId;
 use crate::ids::{LeaseId, LinkId, Rank, RequestId};
-use crate::limits::{CREDITS, DONE_DELAY};
+use crate::limits::{CREDITS, DONE_DELAY, PROBE_AFTER, PULL_FAILURES_MAX, SILENCE_BOUND};
 use crate::store::Extent;
 use crate::tick::Tick;
 
@@ -22,6 +22,18 @@ pub(crate) struct Parent {
     leases: u32,
     done: Vec<LeaseId>,
     done_since: Option<Tick>,
+    /// Since when an answer is owed and nothing at all has come.
+    silent_since: Option<Tick>,
+    probed: bool,
+    /// Pulls that have failed in a row.
+    failures: u32,
+}
+
+/// What is to be done about a silent link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    Probe,
+    GiveUp,
 }
 
 impl Parent {
@@ -34,6 +46,9 @@ impl Parent {
             leases: 0,
             done: Vec::new(),
             done_since: None,
+            silent_since: None,
+            probed: false,
+            failures: 0,
         }
     }
 
@@ -43,7 +58,8 @@ impl Parent {
     }
 
     /// Takes a credit for a question.
-    pub(crate) fn ask(&mut self, fetch: FetchId) -> RequestId {
+    pub(crate) fn ask(&mut self, fetch: FetchId, now: Tick) -> RequestId {
+        self.silent_since.get_or_insert(now);
         assert!(self.credits_used() < CREDITS, "the caller asked for one");
         let request = RequestId(self.next_request);
         self.next_request = self.next_request.wrapping_add(1);
@@ -54,6 +70,35 @@ impl Parent {
     /// The question that an answer is for; its credit is free again.
     pub(crate) fn answered(&mut self, request: RequestId) -> Option<FetchId> {
         self.questions.remove(&request)
+    }
+
+    /// Something has come; called once an answer's question is closed.
+    pub(crate) fn on_heard(&mut self, now: Tick) {
+        self.silent_since = Some(now).filter(|_| !self.questions.is_empty());
+        self.probed = false;
+    }
+
+    /// What is due at `now`; it then counts as done.
+    pub(crate) fn silence(&mut self, now: Tick) -> Option<Silence> {
+        let since = self.silent_since?;
+        if since + SILENCE_BOUND <= now {
+            self.silent_since = None;
+            return Some(Silence::GiveUp);
+        }
+        let probe = !self.probed && since + PROBE_AFTER <= now;
+        self.probed |= probe;
+        probe.then_some(Silence::Probe)
+    }
+
+    /// When [`Parent::silence`] has something to say.
+    pub(crate) fn silence_due(&self) -> Option<Tick> {
+        self.silent_since.map(|since| since + if self.probed { SILENCE_BOUND } else { PROBE_AFTER })
+    }
+
+    /// A pull has ended. Whether it was one too many that failed.
+    pub(crate) fn on_pull_ended(&mut self, well: bool) -> bool {
+        self.failures = if well { 0 } else { self.failures + 1 };
+        self.failures == PULL_FAILURES_MAX
     }
 
     /// The answer to a question was a grant: its credit goes on to the lease.
@@ -98,7 +143,7 @@ impl Parent {
 pub(crate) struct Child {
     pub(crate) rank: Rank,
     pub(crate) questions: HashSet<RequestId>,
-    pub(crate) leases: HashMap<LeaseId, Extent>,
+    pub(crate) leases: HashMap<LeaseId, (Extent, Tick)>,
     next_lease: u32,
 }
 
@@ -112,10 +157,10 @@ impl Child {
         self.questions.len() + self.leases.len() < 2 * CREDITS as usize
     }
 
-    pub(crate) fn lease(&mut self, extent: Extent) -> LeaseId {
+    pub(crate) fn lease(&mut self, extent: Extent, now: Tick) -> LeaseId {
         let lease = LeaseId(self.next_lease);
         self.next_lease = self.next_lease.wrapping_add(1);
-        self.leases.insert(lease, extent);
+        self.leases.insert(lease, (extent, now));
         lease
     }
 }

@@ -163,6 +163,7 @@ impl Node {
         }
         self.now = now;
         self.on_time(now, store);
+        self.mind_silence(now);
         self.feed_starved(now, store);
         self.start_queued(now, store);
         self.report_done(now);
@@ -177,7 +178,7 @@ impl Node {
             Upstream::Lost { since } => later(*since + ORPHAN_BOUND),
             Upstream::Source => later(self.degraded_next),
         };
-        let due = [self.fetches.next_due(), upstream, self.retry_starved, self.recalls_due()];
+        let due = [self.fetches.next_due(), upstream, self.retry_starved, self.links_due()];
         due.into_iter().flatten().min().unwrap_or(Tick::NEVER)
     }
 
@@ -339,7 +340,7 @@ impl Node {
             Ok(Outcome::Absent(until)) => Reply::Absent { keep_ms: keep_ms(until, now) },
             Ok(Outcome::Statistics(statistics)) => Reply::Statistics(statistics),
             Ok(Outcome::Object(held)) => {
-                let reply = self.children.offer(link, held, store);
+                let reply = self.children.offer(link, held, now, store);
                 payload = matches!(reply, Reply::Inline { .. }).then_some(held.extent);
                 reply
             }

@@ -120,7 +120,7 @@ pub enum Output {
         /// With what.
         result: Result<Outcome, Errno>,
     },
-    /// A link broke the protocol: close it and report [`Input::LinkDown`].
+    /// A link broke the protocol, or nothing comes over it: close it and report [`Input::LinkDown`].
     Disconnect {
         /// Which.
         link: LinkId,

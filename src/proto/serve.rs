@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use crate::ids::{LeaseId, LinkId, Rank, RequestId};
-use crate::limits::{CHILDREN_MAX, INLINE_BYTES_MAX};
+use crate::limits::{CHILDREN_MAX, INLINE_BYTES_MAX, LEASE_BOUND, LEASE_LOOK};
 use crate::link::Child;
 use crate::store::{Held, Store};
+use crate::tick::Tick;
 use crate::wire::Reply;
 
 /// A message that a rank which keeps to the protocol does not send.
@@ -32,6 +33,12 @@ pub enum Violation {
     /// A question for an object that belongs to another tree than the link.
     #[error("a question that belongs to another tree")]
     WrongTree,
+    /// No fault of the protocol: over the fabric nothing comes, not even that somebody is there.
+    #[error("no word over the fabric for too long")]
+    Silent,
+    /// No fault of the protocol: what is pulled does not arrive, or not as it was announced.
+    #[error("pull after pull over the fabric has failed")]
+    Unreachable,
     /// More children than the tree gives a rank, or than any rank may have.
     #[error("too many children")]
     Children,
@@ -41,6 +48,8 @@ pub enum Violation {
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     children: HashMap<LinkId, Child>,
+    /// When leases are looked at next.
+    look: Option<Tick>,
 }
 
 impl Children {
@@ -56,7 +65,7 @@ impl Children {
     /// Takes a child away and its pins back. Whether it was one.
     pub(crate) fn down(&mut self, link: LinkId, store: &mut impl Store) -> bool {
         let Some(child) = self.children.remove(&link) else { return false };
-        for extent in child.leases.into_values() {
+        for (extent, _) in child.leases.into_values() {
             store.unpin(extent);
         }
         true
@@ -79,6 +88,26 @@ impl Children {
         self.children.values().map(|child| child.leases.len()).sum()
     }
 
+    /// When [`Children::overdue`] is to be asked next.
+    pub(crate) fn look_due(&self) -> Option<Tick> {
+        self.look
+    }
+
+    /// Children that hold a lease for longer than they can need it.
+    pub(crate) fn overdue(&mut self, now: Tick) -> Vec<LinkId> {
+        if self.look.is_none_or(|look| look > now) {
+            return Vec::new();
+        }
+        let is_over =
+            |child: &Child| child.leases.values().any(|&(_, since)| since + LEASE_BOUND <= now);
+        let over = self.children.iter().filter(|(_, child)| is_over(child));
+        let mut over: Vec<LinkId> = over.map(|(&link, _)| link).collect();
+        over.sort_unstable();
+        let open = self.children.values().any(|child| !child.leases.is_empty());
+        self.look = open.then_some(now + LEASE_LOOK);
+        over
+    }
+
     /// A child is done with leases.
     pub(crate) fn on_done(
         &mut self,
@@ -88,7 +117,8 @@ impl Children {
     ) -> Result<(), Violation> {
         let child = self.children.get_mut(&link).ok_or(Violation::WrongDirection)?;
         for lease in leases {
-            store.unpin(child.leases.remove(lease).ok_or(Violation::Lease)?);
+            let (extent, _) = child.leases.remove(lease).ok_or(Violation::Lease)?;
+            store.unpin(extent);
         }
         Ok(())
     }
@@ -109,14 +139,21 @@ impl Children {
     }
 
     /// How a held object is handed to a child: inside the answer if it is small, else on lease.
-    pub(crate) fn offer(&mut self, link: LinkId, held: Held, store: &mut impl Store) -> Reply {
+    pub(crate) fn offer(
+        &mut self,
+        link: LinkId,
+        held: Held,
+        now: Tick,
+        store: &mut impl Store,
+    ) -> Reply {
         let Held { extent, checksum } = held;
         if extent.len <= INLINE_BYTES_MAX {
             return Reply::Inline { len: extent.len, checksum };
         }
         store.pin(extent);
         let child = self.children.get_mut(&link).expect("the caller has closed its question");
-        let lease = child.lease(extent);
+        let lease = child.lease(extent, now);
+        self.look.get_or_insert(now + LEASE_LOOK);
         Reply::Grant { lease, offset: extent.offset, len: extent.len, checksum }
     }
 }

@@ -4,7 +4,7 @@
 //! token u64 | kind u8 | fields …            little-endian
 //! Ask      request u32, epoch u64, bound_ms u32, leases (count u8, u32 each), key
 //! Done     leases
-//! Holds
+//! Holds, Probe, Alive
 //! Answer   request u32, kind u8, fields … ; after `Inline` the payload, to the end
 //! ```
 //! The token is the one that the receiver handed out for this link in the handshake: a message
@@ -43,6 +43,10 @@ pub enum Message {
     },
     /// A child that has lost another parent holds what this one may not.
     Holds,
+    /// Is anybody there?
+    Probe,
+    /// To [`Message::Probe`], at once.
+    Alive,
     /// The answer to one question.
     Answer {
         /// Which.
@@ -109,6 +113,8 @@ impl Message {
                 encode_reply(reply, out);
             }
             Message::Holds => put_u8(out, 4),
+            Message::Probe => put_u8(out, 5),
+            Message::Alive => put_u8(out, 6),
         }
     }
 
@@ -134,6 +140,8 @@ impl Message {
                 reply: decode_reply(&mut fields)?,
             },
             4 => Message::Holds,
+            5 => Message::Probe,
+            6 => Message::Alive,
             _ => return Err(fields.malformed()),
         };
         let payload = fields.rest();
@@ -142,7 +150,9 @@ impl Message {
             Message::Answer { .. }
             | Message::Ask { .. }
             | Message::Done { .. }
-            | Message::Holds => 0,
+            | Message::Holds
+            | Message::Probe
+            | Message::Alive => 0,
         };
         if payload.len() == payload_len {
             Ok((token, message, payload))
@@ -330,6 +340,8 @@ mod tests {
             ask(&long, What::DataRanges { generation }),
             Message::Done { leases: vec![LeaseId(1)] },
             Message::Holds,
+            Message::Probe,
+            Message::Alive,
             answer(Reply::Present(Entry { attributes, target: Some(Arc::from(&b"t/x"[..])) })),
             answer(Reply::Absent { keep_ms: 5 }),
             answer(Reply::Statistics(Statistics { blocks: 1, ..Statistics::default() })),

@@ -19,7 +19,7 @@ use copper_proto::{
     BlockIndex, Bug, CopyFrom, Directory, Dropped, Epoch, Errno, Extent, FilePolicy, Forest,
     Gauges, Generation, Held, Input, JobId, Key, LinkId, Member, Message, Outcome, Output,
     PullFailure, PullId, Rank, ReadAhead, Scope, SourceAnswer, SourceRequest, Spilled, Tick,
-    Ticket, TreeIndex, ViewPath, What, topology::Tree,
+    Ticket, TreeIndex, ViewPath, Violation, What, topology::Tree,
 };
 
 use crate::disk::Disk;
@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     /// Ranks that die at random times.
     pub(crate) deaths: u64,
     pub(crate) root_dies: bool,
+    /// Pairs of ranks between which the fabric, and nothing else, fails at random times: one way or both.
+    pub(crate) cuts: u64,
     /// One in so many source reads fails with EIO; 0 for none.
     pub(crate) source_fails: u64,
     /// One in so many pulls takes longer than its bound; 0 for none.
@@ -86,6 +88,7 @@ impl Plan {
             faults: Faults {
                 deaths: random.below(4),
                 root_dies: random.once_in(3),
+                cuts: 0,
                 source_fails: *random.pick(&[0, 0, 20]),
                 pulls_stall: *random.pick(&[0, 0, 10]),
                 spill_fails: 0,
@@ -135,6 +138,8 @@ pub(crate) struct Report {
     /// were taken from such a child instead.
     pub(crate) held_below: u64,
     pub(crate) recalled: u64,
+    /// Links over whose fabric nothing came.
+    pub(crate) given_up: u64,
     /// When the last reader was answered.
     pub(crate) end: Tick,
 }
@@ -360,6 +365,10 @@ pub(crate) struct World {
     /// is shown by nobody who has taken it in, or a later one.
     refreshed: BTreeMap<Epoch, (Scope, Version)>,
     source_readers: HashSet<usize>,
+    /// Who does not try whom, until when.
+    barred: HashMap<(usize, usize), Tick>,
+    /// Between whom the fabric moves nothing from some time on.
+    cut: HashMap<(usize, usize), Tick>,
     report: Report,
 }
 
@@ -377,6 +386,8 @@ fn large(index: BlockIndex) -> Key {
 const LATENCY: Duration = Duration::from_micros(5);
 const TRANSFER: Duration = Duration::from_micros(80);
 const SOURCE: Duration = Duration::from_millis(2);
+/// For how long a rank is not tried whose fabric has failed; the launcher's.
+const BARRED: Duration = Duration::from_secs(30);
 const DISK: Duration = Duration::from_micros(500);
 
 impl World {
@@ -429,6 +440,8 @@ impl World {
             touched: HashSet::new(),
             refreshed: BTreeMap::new(),
             source_readers: HashSet::new(),
+            barred: HashMap::new(),
+            cut: HashMap::new(),
             report: Report::default(),
         };
         if let Some(bug) = world.plan.planted {
@@ -473,6 +486,15 @@ impl World {
             for _ in 0..count {
                 let at = Duration::from_micros(self.random.below(80_000));
                 self.at(at, event());
+            }
+        }
+        for _ in 0..self.plan.faults.cuts {
+            let from = self.random.below(self.plan.nodes.into()) as usize;
+            let to = self.random.below(self.plan.nodes.into()) as usize;
+            let at = Tick(0) + Duration::from_micros(self.random.below(80_000));
+            self.cut.insert((from, to), at);
+            if self.random.once_in(2) {
+                self.cut.insert((to, from), at);
             }
         }
         for _ in 0..self.plan.faults.deaths {
@@ -681,13 +703,19 @@ impl World {
         match output {
             Output::Send { link, message, payload } => {
                 let bytes = payload.map(|extent| self.members[rank].memory[&extent.offset].clone());
-                if let Some(&(to, their_link)) = self.members[rank].links.get(&link) {
+                if let Some(&(to, their_link)) = self.members[rank].links.get(&link)
+                    && !self.is_cut(rank, to)
+                {
                     self.send(to, their_link, message, bytes);
                 }
             }
             Output::Pull { pull, key, link, offset, into, checksum } => {
                 self.members[rank].memory.insert(into.offset, Bytes::Garbage);
-                let from = self.members[rank].links.get(&link).map_or(usize::MAX, |&(to, _)| to);
+                let mut from =
+                    self.members[rank].links.get(&link).map_or(usize::MAX, |&(to, _)| to);
+                if self.is_cut(rank, from) || self.is_cut(from, rank) {
+                    from = usize::MAX;
+                }
                 let stalls = self.plan.faults.pulls_stall;
                 let delay = if stalls > 0 && self.random.once_in(stalls) {
                     PULL_BOUND + Duration::from_millis(self.random.below(5000))
@@ -730,6 +758,18 @@ impl World {
                 self.at(delay, Event::SourceEnds { rank, job, key, request });
             }
             Output::Answer { ticket, result } => self.check_answer(rank, ticket, result),
+            Output::Disconnect {
+                link,
+                violation: violation @ (Violation::Silent | Violation::Unreachable),
+            } => {
+                let excused = self.plan.faults.cuts > 0 || violation == Violation::Unreachable;
+                assert!(
+                    excused,
+                    "rank {rank}: link {link} is silent, or a lease open for too long"
+                );
+                self.report.given_up += 1;
+                self.parts(rank, link);
+            }
             Output::Disconnect { link, violation } => {
                 panic!("rank {rank} accuses link {link}: {violation}")
             }
@@ -892,6 +932,10 @@ impl World {
 
     // --- faults
 
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.get(&(from, to)).is_some_and(|&since| since <= self.now)
+    }
+
     fn dies(&mut self, rank: usize) {
         if !std::mem::replace(&mut self.members[rank].alive, false) {
             return;
@@ -901,6 +945,15 @@ impl World {
             let delay = self.random.delay(LATENCY);
             self.at(delay, Event::Down { rank: other, link });
         }
+    }
+
+    /// A link is closed: at once here, a little later there.
+    fn parts(&mut self, rank: usize, link: LinkId) {
+        let Some(&(other, theirs)) = self.members[rank].links.get(&link) else { return };
+        self.barred.insert((rank, other), self.now + BARRED);
+        self.at(Duration::ZERO, Event::Down { rank, link });
+        let delay = self.random.delay(LATENCY);
+        self.at(delay, Event::Down { rank: other, link: theirs });
     }
 
     fn down(&mut self, rank: usize, link: LinkId) {
@@ -922,7 +975,10 @@ impl World {
         if !self.members[rank].alive {
             return;
         }
-        let Some(&parent) = candidates.iter().find(|&&rank| self.members[rank].alive) else {
+        let barred =
+            |to: usize| self.barred.get(&(rank, to)).is_some_and(|&until| self.now < until);
+        let may_be = |to: usize| self.members[to].alive && !barred(to);
+        let Some(&parent) = candidates.iter().find(|&&to| may_be(to)) else {
             self.handle(rank, Input::Orphaned { tree }, None);
             return;
         };

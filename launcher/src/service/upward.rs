@@ -56,6 +56,10 @@ impl Service {
             self.pace.attempt
         };
         let deadline = (now + bound).min(self.ways[way].ascent.deadline());
+        if self.ways[way].ascent.is_barred(rank, now) {
+            self.attempt_failed(way, rank, Reason::Barred, now);
+            return None;
+        }
         let Some(&address) = self.addresses.get(&rank) else {
             self.attempt_failed(way, rank, Reason::NotLookedUp, now);
             return None;

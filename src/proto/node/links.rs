@@ -3,11 +3,14 @@
 use super::{Node, Upstream};
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, State};
-use crate::ids::LinkId;
-use crate::link::Parent;
+use crate::ids::{LeaseId, LinkId};
+use crate::link::{Parent, Silence};
+use crate::output::Output;
 use crate::planted::Bug;
+use crate::serve::Violation;
 use crate::store::Store;
 use crate::tick::Tick;
+use crate::wire::Message;
 
 impl Node {
     pub(super) fn on_link_down(&mut self, link: LinkId, now: Tick, store: &mut impl Store) {
@@ -19,6 +22,43 @@ impl Node {
         } else if let Some(holder) = self.holders.remove(&link) {
             self.begin_again(holder, now, store);
         }
+    }
+
+    /// Asks those who owe an answer and say nothing whether they are there, and gives up links over which
+    /// nothing comes: the control channel may go another way than the fabric.
+    pub(super) fn mind_silence(&mut self, now: Tick) {
+        let parent = match &mut self.upstream {
+            Upstream::Parent(parent) => Some(parent),
+            Upstream::Source | Upstream::Lost { .. } => None,
+        };
+        let mut given_up = Vec::new();
+        for asked in parent.into_iter().chain(self.holders.values_mut()) {
+            let link = asked.link;
+            match asked.silence(now) {
+                None => {}
+                Some(Silence::Probe) => {
+                    let message = Message::Probe;
+                    self.outputs.push_back(Output::Send { link, message, payload: None });
+                }
+                Some(Silence::GiveUp) => given_up.push(link),
+            }
+        }
+        given_up.extend(self.children.overdue(now));
+        given_up.into_iter().for_each(|link| self.give_up(link, Violation::Silent));
+    }
+
+    /// A pull over a link has ended.
+    pub(super) fn on_pull_ended(&mut self, lease: Option<(LinkId, LeaseId)>, well: bool) {
+        if let Some((link, _)) = lease
+            && self.asked(link).is_some_and(|asked| asked.on_pull_ended(well))
+        {
+            self.give_up(link, Violation::Unreachable);
+        }
+    }
+
+    fn give_up(&mut self, link: LinkId, violation: Violation) {
+        self.counters.given_up += 1;
+        self.outputs.push_back(Output::Disconnect { link, violation });
     }
 
     pub(super) fn lose_parent(&mut self, now: Tick, store: &mut impl Store) {

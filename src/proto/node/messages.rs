@@ -21,6 +21,12 @@ impl Node {
         store: &mut impl Store,
     ) {
         let result = match message {
+            Message::Probe => {
+                let message = Message::Alive;
+                self.outputs.push_back(Output::Send { link, message, payload: None });
+                Ok(())
+            }
+            Message::Alive => Ok(()),
             Message::Ask { key, .. } if !self.owns(&key) => Err(Violation::WrongTree),
             Message::Ask { request, key, done, .. } if self.parent_link() == Some(link) => {
                 self.on_recall(link, request, &key, &done, now, store)
@@ -39,8 +45,13 @@ impl Node {
             Message::Done { leases } => self.children.on_done(link, &leases, store),
             Message::Answer { request, reply } => self.on_reply(link, request, reply, now, store),
         };
-        if let Err(violation) = result {
-            self.disconnect(link, violation);
+        match result {
+            Ok(()) => {
+                if let Some(asked) = self.asked(link) {
+                    asked.on_heard(now);
+                }
+            }
+            Err(violation) => self.disconnect(link, violation),
         }
     }
 

@@ -47,7 +47,7 @@ impl Node {
         }
         fetch.recalled = Some(link);
         let message = Message::Ask {
-            request: holder.ask(id),
+            request: holder.ask(id, now),
             epoch: self.epoch,
             key: key.clone(),
             bound_ms: bound_ms(deadline.since(now)),
@@ -111,8 +111,11 @@ impl Node {
         }
     }
 
-    /// When leases of children are to be given back without a question to go along with.
-    pub(super) fn recalls_due(&self) -> Option<Tick> {
-        self.holders.values().filter_map(Parent::done_due).min()
+    /// When leases are to be given back to children without a question to go along with, or some link
+    /// has been silent, or a lease been open, for too long.
+    pub(super) fn links_due(&self) -> Option<Tick> {
+        let done = self.holders.values().filter_map(Parent::done_due);
+        let silence = self.asked_links().filter_map(Parent::silence_due);
+        done.chain(silence).chain(self.children.look_due()).min()
     }
 }

@@ -42,6 +42,7 @@ impl Node {
                     if !self.planted.has(Bug::CreditLeaked) {
                         self.close_lease(lease, now);
                     }
+                    self.on_pull_ended(lease, false);
                     if self.restores.contains_key(&pull) {
                         self.restore_failed(id);
                     } else {
@@ -259,7 +260,7 @@ impl Node {
                 }
                 Upstream::Lost { .. } => return,
                 Upstream::Parent(parent) if parent.credits_used() < credits => {
-                    let request = parent.ask(id);
+                    let request = parent.ask(id, now);
                     let (link, done) = (parent.link, parent.take_done());
                     self.fetches.set(id, State::Asked);
                     let bound_ms = bound_ms(deadline.since(now));

@@ -65,6 +65,7 @@ impl Node {
         let (key, outdated) = (fetch.key.clone(), fetch.outdated);
         let fetch_attempts = fetch.attempts;
         self.close_lease(lease, now);
+        self.on_pull_ended(lease, result.is_ok());
         if outdated {
             store.release(extent);
             self.ask_again(id, now, store);
