@@ -8,11 +8,13 @@
 //! The number of objects is bounded too: their bookkeeping has its share of the memory, and many
 //! small files would take more than that.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use copper_proto::store::Known;
 use copper_proto::{Directory, Dropped, Extent, Held, Key, Scope, Tick, ViewPath, What};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use crate::buddy::Buddy;
 use crate::budget::{Budget, ENTRY_BYTES, OBJECT_BYTES, OBJECTS_MIN};
@@ -90,7 +92,9 @@ pub struct Cache {
     buddy: Buddy,
     /// By offset: what the queues and the pins name.
     objects: HashMap<u64, Object>,
-    by_key: HashMap<Key, u64>,
+    /// Of what may be found, the offsets, by their keys: the keys stand in `objects` alone.
+    by_key: HashTable<u64>,
+    hasher: DefaultHashBuilder,
     small: VecDeque<u64>,
     small_bytes: u64,
     main: VecDeque<u64>,
@@ -121,7 +125,8 @@ impl Cache {
         Cache {
             buddy,
             objects: HashMap::new(),
-            by_key: HashMap::new(),
+            by_key: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             small: VecDeque::new(),
             small_bytes: 0,
             main: VecDeque::new(),
@@ -200,8 +205,8 @@ impl Cache {
 
     /// The extent that holds an object; counts as a use.
     pub fn object(&mut self, key: &Key) -> Option<Held> {
-        let offset = self.by_key.get(key)?;
-        let object = self.objects.get_mut(offset).expect("by_key names published objects");
+        let offset = self.offset(key)?;
+        let object = self.objects.get_mut(&offset).expect("by_key names published objects");
         object.uses = (object.uses + 1).min(USES_MAX);
         self.ahead_read += u64::from(std::mem::take(&mut object.unread));
         Some(object.held)
@@ -209,7 +214,12 @@ impl Cache {
 
     /// Whether an object is held; no use of it.
     pub fn holds(&self, key: &Key) -> bool {
-        self.by_key.contains_key(key)
+        self.offset(key).is_some()
+    }
+
+    fn offset(&self, key: &Key) -> Option<u64> {
+        let is_it = |offset: &u64| self.objects[offset].key == *key;
+        self.by_key.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// A published extent was fetched ahead, and has no use yet.
@@ -294,7 +304,9 @@ impl Cache {
             // What is held under its key now is something else, and it is not missed.
             return;
         }
-        self.by_key.remove(&object.key);
+        let hash = self.hasher.hash_one(&object.key);
+        let found = self.by_key.find_entry(hash, |other| *other == offset);
+        found.expect("what is not dropped can be found").remove();
         self.past.note(&object.key);
         self.ghosts.insert(object.key, (), 1);
         self.evicted += 1;
@@ -310,12 +322,14 @@ impl Cache {
     /// Publishes a reserved extent.
     pub fn publish(&mut self, key: &Key, held: Held) {
         let offset = held.extent.offset;
+        assert!(!self.holds(key), "an object is held once");
         let object =
             Object { key: key.clone(), held, pins: 0, uses: 0, unread: false, dropped: false };
         let before = self.objects.insert(offset, object);
         assert!(before.is_none(), "an extent is published once");
-        let before = self.by_key.insert(key.clone(), offset);
-        assert!(before.is_none(), "an object is held once");
+        let (objects, hasher) = (&self.objects, &self.hasher);
+        let hash = |offset: &u64| hasher.hash_one(&objects[offset].key);
+        self.by_key.insert_unique(hash(&offset), offset, hash);
         if matches!(key.what, What::Block { .. }) && self.past.has(key) {
             self.refetched_bytes += u64::from(held.extent.len);
         }
@@ -349,10 +363,13 @@ impl Cache {
             }
             kept
         });
-        let covered: Vec<_> = self.by_key.extract_if(|key, _| scope.covers(key)).collect();
+        let objects = &self.objects;
+        let covered = |offset: &mut u64| scope.covers(&objects[offset].key);
+        let covered: Vec<u64> = self.by_key.extract_if(covered).collect();
         let mut gone = HashSet::new();
-        for (key, offset) in covered {
+        for offset in covered {
             let object = self.objects.get_mut(&offset).expect("by_key names published objects");
+            let key = &object.key;
             let extent = object.held.extent;
             dropped.bytes += u64::from(extent.len);
             match key.what {
@@ -365,7 +382,7 @@ impl Cache {
             }
             object.dropped = true;
             object.uses = 0;
-            if object.pins == 0 && may_go(&key, extent) {
+            if object.pins == 0 && may_go(key, extent) {
                 gone.insert(offset);
             }
         }
@@ -376,7 +393,7 @@ impl Cache {
 
     fn free_dropped(&mut self, gone: &HashSet<u64>) {
         self.main.retain(|offset| !gone.contains(offset));
-        for &offset in self.small.iter().filter(|offset| gone.contains(offset)) {
+        for &offset in self.small.iter().filter(|offset| gone.contains(*offset)) {
             self.small_bytes -= Buddy::space(self.objects[&offset].held.extent.len);
         }
         self.small.retain(|offset| !gone.contains(offset));

@@ -2,8 +2,10 @@
 //! was looked at since its turn came last gets another one.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
+
+use hashbrown::HashMap;
 
 #[derive(Debug)]
 struct Slot<V> {

@@ -7,9 +7,10 @@
 //! A range that could not be written is not used again: on a file system that is full the file becomes
 //! as large as it can be, and its oldest copies make room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use copper_proto::{Held, Key, Scope, Spilled};
+use hashbrown::HashMap;
 
 use crate::buddy::Buddy;
 use crate::budget::SPILLED_BYTES;

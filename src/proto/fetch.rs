@@ -15,7 +15,9 @@
 //! `Starved` waits for an extent, in order; a grant is given back after a while and asked for again. A waiter whose deadline comes is answered `ETIMEDOUT`
 //! and forgotten; its fetch goes on, so that credits, leases and extents are accounted for.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+
+use hashbrown::HashMap;
 
 use crate::errno::Errno;
 use crate::ids::{JobId, LeaseId, LinkId, PullId, RequestId, Ticket};

@@ -1,7 +1,8 @@
 //! One connection to another rank: what is outstanding on it.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::fetch::FetchId;
 use crate::ids::{LeaseId, LinkId, Rank, RequestId};

@@ -6,8 +6,10 @@
 //!
 //! It is driven as a [`Node`] is, by the same rules.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
+
+use hashbrown::HashMap;
 
 use crate::file_policy::FilePolicy;
 use crate::ids::{Epoch, LinkId, Rank, TreeIndex};
