@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Simulates jobs of random shapes from fresh seeds, for as long as one likes: every run checks what must be
-# true of it. The first that breaks it ends this, with the command that replays it.
+# Simulates jobs of random shapes and faults from fresh seeds, for as long as one likes: every run checks what
+# must be true of it. The first that breaks it ends this, with the command that replays it.
 set -euo pipefail
 
 usage() {
@@ -12,7 +12,7 @@ usage() {
 help() {
     cat <<'END'
 usage: ci/simulate.sh SECONDS [--seed N]
-  SECONDS   begin runs for so long, some seconds each; 0 is one run
+  SECONDS   begin runs for so long: by turns 1,000 small jobs and a large one, some seconds each; 0 is one turn
   --seed N  begin with this one, then count [default: from the clock]
 END
     exit 0
@@ -47,7 +47,7 @@ draw() { state=$((state * 6364136223846793005 + 1442695040888963407)) drawn=$(((
 pick() { draw $#; shift "$drawn"; picked=$1; }
 
 seed=${seed:-$(date +%s)}
-runs=0 end=$((SECONDS + seconds))
+small=1000 runs=0 end=$((SECONDS + seconds))
 while [ "$runs" -eq 0 ] || [ "$SECONDS" -lt "$end" ]; do
     state=$((seed * 0x9e3779b97f4a7c15)) && draw 1
     pick 6 6 16 16 80 && draw "$picked" && nodes=$((2 + drawn))
@@ -56,10 +56,15 @@ while [ "$runs" -eq 0 ] || [ "$SECONDS" -lt "$end" ]; do
     pick 1 2 12 && shape+=(--processes "$picked")
     pick 32MiB 128MiB 2GiB 2GiB && shape+=(--memory "$picked")
     pick 0 0 1 10 30 && shape+=(--kill "$picked" --seed "$seed")
+    pick 0 50 && shape+=(--comeback "$picked")
+    pick 0 0 10 && shape+=(--slow "$picked")
+    pick 0 0 10 && shape+=(--cut "$picked")
+    pick 0 0 50 5000 && shape+=(--jitter "$picked")
     if ! output=$("$target/release/copper" simulate "${shape[@]}" 2>&1); then
         printf '%s\n' "$output" >&2
         die "replay it with: copper simulate ${shape[*]}"
     fi
-    runs=$((runs + 1)) seed=$((seed + 1))
+    output=$("$target/release/copper" simulate --seeds "$small" --seed "$seed" 2>&1) || die "$output"
+    runs=$((runs + 1 + small)) seed=$((seed + small))
 done
 say "$runs runs, no invariant broken; the last seed was $((seed - 1))"

@@ -11,6 +11,8 @@
 mod agenda;
 mod constants;
 mod direct;
+mod drawn;
+mod faults;
 mod host;
 mod network;
 mod program;
@@ -23,7 +25,11 @@ mod world;
 
 use std::num::NonZeroU32;
 
+use program::Program;
+use world::World;
+
 pub(crate) use constants::assumptions;
+pub(crate) use faults::Faults;
 pub(crate) use report::{Report, table};
 
 /// What is simulated.
@@ -41,24 +47,45 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Each rank's arena, in bytes.
     pub(crate) arena_bytes: u64,
-    /// Ranks, of a thousand, that die at random times; the root of the first tree is one of them.
-    pub(crate) killed_permille: u32,
+    /// What each process does.
+    pub(crate) program: ProgramName,
+    /// What goes wrong.
+    pub(crate) faults: Faults,
+}
+
+/// The programs that can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgramName {
+    /// The shape of `import torch`.
+    Torch,
+    /// Some of everything, for thousands of runs.
+    Small,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// Virtual time.
+    pub(crate) seconds: f64,
+    pub(crate) events: u64,
+    /// The share of all ranks' steps that is done.
+    pub(crate) done: f64,
 }
 
 /// A run in which something was not as it must be.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error(
-    "{what}, at {nodes} nodes after {seconds:.6} s: replay it with --nodes {nodes} --seed {seed}"
-)]
+#[error("{what}, at {nodes} nodes after {seconds:.6} s")]
 pub(crate) struct Broken {
     what: String,
     nodes: u32,
     seconds: f64,
-    seed: u64,
 }
 
-/// Runs one job from its first request to its last.
-pub(crate) fn run(plan: &Plan) -> Result<Report, Broken> {
-    let program = program::Program::torch();
-    world::World::new(plan, &program).run()
+/// Runs one job from its first request to its last, and says now and then how far it has come.
+pub(crate) fn run(plan: &Plan, told: &mut dyn FnMut(Progress)) -> Result<Report, Broken> {
+    let program = match plan.program {
+        ProgramName::Torch => Program::torch(),
+        ProgramName::Small => Program::small(),
+    };
+    World::new(plan, &program).run(told)
 }

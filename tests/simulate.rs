@@ -72,6 +72,33 @@ fn small_arenas_evict_and_every_reader_still_ends() {
 }
 
 #[test]
+fn slow_late_and_cut_off_ranks_and_those_that_come_back_cost_nobody_an_error() {
+    let faults =
+        ["--slow", "20", "--cut", "30", "--jitter", "500", "--kill", "20", "--comeback", "50"];
+    let run = |seed| {
+        let job = ["--program", "small", "--nodes", "30", "--trees", "2", "--seed", seed];
+        runs(&[&job[..], &faults].concat()).remove(0)
+    };
+    let mut happened = [0.0; 3];
+    for seed in ["1", "2", "3", "4"] {
+        let run = run(seed);
+        assert_eq!(run["errors"], 0, "{run}");
+        for (sum, name) in happened.iter_mut().zip(["killed", "returned", "cut"]) {
+            *sum += number(&run, name);
+        }
+    }
+    assert!(happened.iter().all(|sum| *sum > 0.0), "{happened:?}");
+    assert_eq!(run("5"), run("5"));
+}
+
+#[test]
+fn drawn_jobs_break_nothing() {
+    let output = simulate(&["--seeds", "500", "--seed", "1"]);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.success() && text.contains("500 jobs, no invariant broken"), "{text}");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let run = |seed| runs(&["--nodes", "20", "--kill", "10", "--seed", seed]).remove(0);
     assert_eq!(run("7"), run("7"));
@@ -89,7 +116,9 @@ fn the_table_has_a_line_for_each_size_and_says_what_is_assumed() {
 
 #[test]
 fn what_makes_no_sense_is_refused_in_one_line() {
-    let bad: [(&str, &[&str]); 7] = [
+    let bad: [(&str, &[&str]); 9] = [
+        ("--seeds", &["--seeds", "2", "--nodes", "3"]),
+        ("--cut", &["--cut", "101"]),
         ("--nodes", &["--nodes", "0"]),
         ("--nodes", &["--nodes", "4000000"]),
         ("--trees", &["--nodes", "3", "--trees", "4"]),

@@ -15,8 +15,10 @@ mod resources;
 mod restores;
 mod transfers;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
+
+use hashbrown::HashMap;
 
 use crate::errno::Errno;
 use crate::fetch::{FetchId, Fetches, State, Waiter};
@@ -29,7 +31,7 @@ use crate::limits::{ATTEMPTS_MAX, FETCHES_AHEAD_MAX, ORPHAN_BOUND};
 use crate::link::{Parent, bound_ms};
 pub use crate::output::{CopyFrom, Outcome, Output, SourceRequest};
 use crate::ownership::{Numbers, owner};
-use crate::planted::Planted;
+use crate::planted::{Bug, Planted};
 use crate::serve::Children;
 use crate::store::{Extent, Known, Spilled, Store};
 use crate::tick::Tick;
@@ -60,7 +62,7 @@ pub struct Node {
     place: Place,
     files: FilePolicy,
     upstream: Upstream,
-    children: Children,
+    pub(crate) children: Children,
     /// Children that hold what came by a parent that is lost, as parents of a kind: they can be asked.
     holders: BTreeMap<LinkId, Parent>,
     /// Whether this rank has had a parent: it may hold what a new one has never had.
@@ -377,7 +379,8 @@ impl Node {
     ) {
         let fetch = self.fetches.get_mut(id).expect("the caller has looked it up");
         fetch.attempts += 1;
-        if fetch.attempts >= ATTEMPTS_MAX || !fetch.has_waiters() {
+        let enough = fetch.attempts >= ATTEMPTS_MAX || !fetch.has_waiters();
+        if enough && !self.planted.has(Bug::RetriedForEver) {
             self.complete(id, Err(errno), now, store);
         } else {
             self.counters.retries += 1;

@@ -15,6 +15,12 @@ pub enum Bug {
     CreditLeaked,
     /// Bytes whose checksum does not match are shown.
     ChecksumIgnored,
+    /// A parent grants an extent on lease and does not keep it from eviction.
+    LeaseIgnored,
+    /// A name that the source could not be asked about is remembered as absent.
+    ErrorCached,
+    /// A fetch that fails is begun again however often, whether or not somebody still waits.
+    RetriedForEver,
 }
 
 /// The bug that a node has.
@@ -41,5 +47,6 @@ impl crate::Node {
     /// Gives this node a bug.
     pub fn plant(&mut self, bug: Bug) {
         self.planted = Planted { bug: Some(bug) };
+        self.children.planted = self.planted;
     }
 }

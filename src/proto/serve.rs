@@ -1,11 +1,12 @@
 //! A rank's side as a parent: children, what they wait for, and the leases that they hold.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use crate::ids::{LeaseId, LinkId, Rank, RequestId};
 use crate::limits::{CHILDREN_MAX, INLINE_BYTES_MAX, LEASE_BOUND, LEASE_LOOK};
 use crate::link::Child;
-use crate::store::{Held, Store};
+use crate::planted::{Bug, Planted};
+use crate::store::{Extent, Held, Store};
 use crate::tick::Tick;
 use crate::wire::Reply;
 
@@ -44,12 +45,21 @@ pub enum Violation {
     Children,
 }
 
+impl Planted {
+    fn unpin(self, extent: Extent, store: &mut impl Store) {
+        if !self.has(Bug::LeaseIgnored) {
+            store.unpin(extent);
+        }
+    }
+}
+
 /// All children of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     children: HashMap<LinkId, Child>,
     /// When leases are looked at next.
     look: Option<Tick>,
+    pub(crate) planted: Planted,
 }
 
 impl Children {
@@ -66,7 +76,7 @@ impl Children {
     pub(crate) fn down(&mut self, link: LinkId, store: &mut impl Store) -> bool {
         let Some(child) = self.children.remove(&link) else { return false };
         for (extent, _) in child.leases.into_values() {
-            store.unpin(extent);
+            self.planted.unpin(extent, store);
         }
         true
     }
@@ -118,7 +128,7 @@ impl Children {
         let child = self.children.get_mut(&link).ok_or(Violation::WrongDirection)?;
         for lease in leases {
             let (extent, _) = child.leases.remove(lease).ok_or(Violation::Lease)?;
-            store.unpin(extent);
+            self.planted.unpin(extent, store);
         }
         Ok(())
     }
@@ -150,7 +160,9 @@ impl Children {
         if extent.len <= INLINE_BYTES_MAX {
             return Reply::Inline { len: extent.len, checksum };
         }
-        store.pin(extent);
+        if !self.planted.has(Bug::LeaseIgnored) {
+            store.pin(extent);
+        }
         let child = self.children.get_mut(&link).expect("the caller has closed its question");
         let lease = child.lease(extent, now);
         self.look.get_or_insert(now + LEASE_LOOK);

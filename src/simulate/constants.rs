@@ -58,6 +58,9 @@ pub(super) const SOURCE_THREADS: usize = 16;
 /// How long until a rank knows that another has died. Assumed: its kernel closes its connections.
 pub(super) const DEATH_SEEN: Duration = Duration::from_millis(1);
 
+/// How long a side of a link that hears nothing waits before it closes it: the launcher's `Pace`.
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
+
 /// What it takes to connect to another rank and prove oneself. Assumed.
 pub(super) const DIALLING: Duration = Duration::from_millis(1);
 

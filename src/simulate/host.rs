@@ -1,6 +1,6 @@
 //! One rank: the protocol's member, the daemon's cache, and which object lies in which extent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use copper_cache::{Cache, LocalUse};
 use copper_proto::limits::EXTENT_BYTES_MIN;
@@ -11,6 +11,7 @@ use copper_proto::{
     Dropped, Extent, FilePolicy, Forest, Held, Key, LinkId, Member, Rank, ReadAhead, Scope,
     Spilled, Tick, ViewPath,
 };
+use hashbrown::{HashMap, HashSet};
 
 use super::Plan;
 use super::program::Program;
@@ -23,8 +24,9 @@ pub(super) struct Link {
     /// Who is at the other end, and its name for the link.
     pub(super) other: usize,
     pub(super) theirs: LinkId,
-    /// Messages on their way to this end.
+    /// Messages on their way to this end, and when the last one arrives.
     pub(super) coming: u32,
+    pub(super) arrived: Tick,
 }
 
 /// What has been done in one folder of the program.
@@ -37,6 +39,8 @@ pub(super) struct FolderUse {
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) alive: bool,
+    /// How often it has come back.
+    pub(super) life: u32,
     pub(super) member: Member,
     pub(super) cache: Cache,
     pub(super) ahead: ReadAhead,
@@ -48,9 +52,13 @@ pub(super) struct Host {
     pub(super) wakes: Tick,
     pub(super) readers: Readers,
     pub(super) folders: Box<[FolderUse]>,
+    /// Objects that it held and does not hold any more.
+    pub(super) evicted: HashSet<u32>,
     /// Questions to its parents, and messages between them and it.
     pub(super) asks: u64,
     pub(super) messages: u64,
+    /// Links to parents that it has opened.
+    pub(super) opened: u64,
 }
 
 impl Host {
@@ -59,6 +67,7 @@ impl Host {
         plan: &Plan,
         forest: &Forest,
         folders: usize,
+        now: Tick,
         random: &mut Random,
     ) -> Host {
         let files = FilePolicy::default();
@@ -71,17 +80,20 @@ impl Host {
         let uses: Vec<SourceUse> = forest.trees().map(|(_, tree)| source_use(tree)).collect();
         Host {
             alive: true,
-            member: Member::new(&uses, files, Tick(0)),
+            life: 0,
+            member: Member::new(&uses, files, now),
             cache: Cache::new(plan.arena_bytes),
             ahead: ReadAhead::new(plan.arena_bytes, files.whole_up_to),
             memory: Memory::default(),
             links: BTreeMap::new(),
             parents: vec![None; uses.len()],
             wakes: Tick::NEVER,
-            readers: Readers::new(plan.processes.get(), random),
+            readers: Readers::new(plan.processes.get(), now, random),
             folders: vec![FolderUse::default(); folders].into(),
+            evicted: HashSet::new(),
             asks: 0,
             messages: 0,
+            opened: 0,
         }
     }
 
@@ -91,7 +103,8 @@ impl Host {
         program: &Program,
         act: impl FnOnce(&mut Member, &mut Shelf<'_>) -> T,
     ) -> T {
-        let mut shelf = Shelf { cache: &mut self.cache, memory: &mut self.memory, program };
+        let Host { cache, memory, evicted, .. } = self;
+        let mut shelf = Shelf { cache, memory, evicted, program };
         act(&mut self.member, &mut shelf)
     }
 
@@ -119,8 +132,8 @@ impl Memory {
         self.objects.insert(page(offset), object);
     }
 
-    fn clear(&mut self, offset: u64) {
-        self.objects.remove(&page(offset));
+    fn clear(&mut self, offset: u64) -> Option<u32> {
+        self.objects.remove(&page(offset))
     }
 }
 
@@ -132,6 +145,7 @@ fn page(offset: u64) -> u32 {
 pub(super) struct Shelf<'a> {
     cache: &'a mut Cache,
     memory: &'a mut Memory,
+    evicted: &'a mut HashSet<u32>,
     program: &'a Program,
 }
 
@@ -152,10 +166,10 @@ impl Store for Shelf<'_> {
         self.cache.can_hold(len)
     }
     fn allocate(&mut self, len: u32) -> Option<Extent> {
-        let memory = &mut *self.memory;
+        let Shelf { memory, evicted, .. } = self;
         // What readers hold is in the kernel's pages: nothing that is not pinned is in use here.
         let extent = self.cache.allocate(len, |candidate| {
-            memory.clear(candidate.held.extent.offset);
+            evicted.extend(memory.clear(candidate.held.extent.offset));
             LocalUse::Idle
         })?;
         memory.clear(extent.offset);
@@ -170,7 +184,8 @@ impl Store for Shelf<'_> {
     }
     fn publish(&mut self, key: &Key, held: Held) {
         let object = self.memory.get(held.extent.offset).expect("what is published has come");
-        if let Some(directory) = &self.program.objects[object as usize].directory {
+        let object = self.program.objects.get(object as usize);
+        if let Some(directory) = object.and_then(|object| object.directory.as_ref()) {
             self.cache.put_directory(&key.path, directory.clone());
         }
         self.cache.publish(key, held);

@@ -5,26 +5,57 @@
 //! that are not, 390 listings. Which names and sizes they are is drawn from one fixed number, so that
 //! every run, whatever its seed, reads the same.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use copper_proto::limits::BLOCK_BYTES;
+use copper_cache::policy::siblings;
+use copper_proto::limits::{BLOCK_BYTES, READS_BEFORE_SIBLINGS};
 use copper_proto::{
     Attributes, BlockIndex, Directory, DirectoryBuilder, Entry, FileKind, Key, Timestamp, ViewPath,
     What,
 };
+use hashbrown::HashMap;
 
-use super::constants::SOURCE_ENTRY;
+use super::constants::{COMPUTING, SOURCE_ENTRY};
 use super::random::Random;
 use super::source_model::SourceCost;
 
-const SMALL_FILES: usize = 1_153;
-const SMALL_BYTES: u64 = 38 << 20;
-const MEDIUM_FILES: u64 = 13;
-const LARGE_MIB: [u64; 15] = [496, 310, 250, 180, 130, 100, 80, 60, 50, 40, 32, 26, 20, 16, 12];
-const FOUND: usize = 2_100;
-const ABSENT: usize = 1_573;
-const LISTINGS: usize = 390;
+/// How much of what a program does.
+#[derive(Debug)]
+struct Shape {
+    small_files: usize,
+    small_bytes: u64,
+    medium_files: u64,
+    large_mib: &'static [u64],
+    found: usize,
+    absent: usize,
+    listings: usize,
+    computing: Duration,
+}
+
+const TORCH: Shape = Shape {
+    small_files: 1_153,
+    small_bytes: 38 << 20,
+    medium_files: 13,
+    large_mib: &[496, 310, 250, 180, 130, 100, 80, 60, 50, 40, 32, 26, 20, 16, 12],
+    found: 2_100,
+    absent: 1_573,
+    listings: 390,
+    computing: COMPUTING,
+};
+
+/// Some of everything, for thousands of runs: hardly any time between two steps, and more than the
+/// smallest arenas hold.
+const SMALL: Shape = Shape {
+    small_files: 40,
+    small_bytes: 1 << 20,
+    medium_files: 2,
+    large_mib: &[40, 14],
+    found: 60,
+    absent: 20,
+    listings: 8,
+    computing: Duration::from_millis(20),
+};
 
 /// Of each section of a large file, of so many blocks, the first third is touched, in order. Assumed: a
 /// loader walks through sections of tens of MiB, and the rest is never run.
@@ -66,7 +97,17 @@ pub(super) struct Folder {
     pub(super) size: u64,
     /// Its listing.
     pub(super) object: u32,
+    /// The first blocks that are fetched when a file in it is read after [`READS_BEFORE_SIBLINGS`]
+    /// others: every rank's keys are these.
+    siblings: Vec<Key>,
     entries: Vec<(String, Entry)>,
+}
+
+impl Folder {
+    /// What is fetched when a file in it is read after so many others.
+    pub(super) fn siblings(&self, reads_before: u32) -> &[Key] {
+        if reads_before == READS_BEFORE_SIBLINGS { &self.siblings } else { &[] }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +115,8 @@ pub(super) struct Program {
     pub(super) objects: Vec<Object>,
     pub(super) folders: Vec<Folder>,
     pub(super) steps: Vec<Step>,
+    /// What a process computes, over all its steps.
+    pub(super) computing: Duration,
     numbers: HashMap<Key, u32>,
     entries: HashMap<ViewPath, Entry>,
 }
@@ -81,11 +124,20 @@ pub(super) struct Program {
 impl Program {
     /// The shape of `import torch`.
     pub(super) fn torch() -> Program {
+        Program::shaped(&TORCH)
+    }
+
+    /// A hundredth of that, for runs by the thousand.
+    pub(super) fn small() -> Program {
+        Program::shaped(&SMALL)
+    }
+
+    fn shaped(shape: &Shape) -> Program {
         let mut draw = Random::new(0x7063_6f70);
-        let mut program = Program::default();
+        let mut program = Program { computing: shape.computing, ..Program::default() };
         let base = program.make_prefix();
-        let first = program.make_folders(base, &mut draw);
-        let mut tasks = program.make_files(first, &mut draw);
+        let first = program.make_folders(base, shape, &mut draw);
+        let mut tasks = program.make_files(first, shape, &mut draw);
         program.close_folders();
         for (folder, tasks) in (first..).zip(&mut tasks) {
             let path = program.folders[folder].path.clone();
@@ -103,6 +155,11 @@ impl Program {
     /// The object of a key that the program's folders have.
     pub(super) fn number(&self, key: &Key) -> u32 {
         *self.numbers.get(key).expect("nobody asks for what is in no folder")
+    }
+
+    /// For how long everybody is at it, at least: when what goes wrong begins.
+    pub(super) fn window(&self) -> Duration {
+        self.computing.max(Duration::from_millis(200))
     }
 
     /// What is at a path.
@@ -132,6 +189,7 @@ impl Program {
             above: None,
             size: 4096,
             object: 0,
+            siblings: Vec::new(),
             entries: Vec::new(),
         });
         let mut folder = 0;
@@ -143,9 +201,9 @@ impl Program {
         folder
     }
 
-    fn make_folders(&mut self, base: usize, draw: &mut Random) -> usize {
+    fn make_folders(&mut self, base: usize, shape: &Shape, draw: &mut Random) -> usize {
         let first = self.folders.len();
-        for index in 0..LISTINGS {
+        for index in 0..shape.listings {
             // One in five is a package of its own, the others are parts of one before.
             let above = match index % 5 {
                 0 => base,
@@ -160,19 +218,19 @@ impl Program {
         let number = self.folders.len();
         self.put(above, name, FileKind::Directory, 4096);
         let path = self.path(above, name);
-        let entries = Vec::new();
-        self.folders.push(Folder { path, above: Some(above), size: 4096, object: 0, entries });
+        let (siblings, entries) = (Vec::new(), Vec::new());
+        let above = Some(above);
+        self.folders.push(Folder { path, above, size: 4096, object: 0, siblings, entries });
         number
     }
 
     /// Files, and what is done in each folder from `first` on.
-    fn make_files(&mut self, first: usize, draw: &mut Random) -> Vec<Vec<Task>> {
-        let mut tasks: Vec<Vec<Task>> = (0..LISTINGS).map(|_| Vec::new()).collect();
-        let somewhere = |draw: &mut Random| {
-            // Packages differ in size: the smaller of two draws.
-            draw.below(LISTINGS as u64).min(draw.below(LISTINGS as u64)) as usize
-        };
-        let sizes = small_sizes(draw);
+    fn make_files(&mut self, first: usize, shape: &Shape, draw: &mut Random) -> Vec<Vec<Task>> {
+        let mut tasks: Vec<Vec<Task>> = (0..shape.listings).map(|_| Vec::new()).collect();
+        let listings = shape.listings as u64;
+        // Packages differ in size: the smaller of two draws.
+        let somewhere = |draw: &mut Random| draw.below(listings).min(draw.below(listings)) as usize;
+        let sizes = small_sizes(shape, draw);
         for (index, size) in sizes.into_iter().enumerate() {
             let folder = somewhere(draw);
             let name = format!("module_{index}.pyc");
@@ -183,20 +241,21 @@ impl Program {
                 self.put(first + folder, &name, FileKind::Regular, size);
             }
         }
-        let medium = (0..MEDIUM_FILES).map(|index| ((1 + index % 9) << 20) - 4097 * index);
-        let large = LARGE_MIB.iter().map(|mib| (mib << 20) - 12_345);
+        let medium = (0..shape.medium_files).map(|index| ((1 + index % 9) << 20) - 4097 * index);
+        let large = shape.large_mib.iter().map(|mib| (mib << 20) - 12_345);
         for (index, size) in medium.chain(large).enumerate() {
             let (folder, name) = (somewhere(draw), format!("library_{index}.so"));
             self.put(first + folder, &name, FileKind::Regular, size);
             tasks[folder].push(Task::Read(name));
         }
-        let libraries = MEDIUM_FILES as usize + LARGE_MIB.len();
-        for index in 0..FOUND - PREFIX.len() - LISTINGS - SMALL_FILES - libraries {
+        let others = PREFIX.len() + shape.listings + shape.small_files;
+        let libraries = shape.medium_files as usize + shape.large_mib.len();
+        for index in 0..shape.found - others - libraries {
             let (folder, name) = (somewhere(draw), format!("empty_{index}"));
             self.put(first + folder, &name, FileKind::Regular, 0);
             tasks[folder].push(Task::Find(name));
         }
-        for index in 0..ABSENT {
+        for index in 0..shape.absent {
             tasks[somewhere(draw)].push(Task::Find(format!("absent_{index}")));
         }
         tasks
@@ -267,7 +326,15 @@ impl Program {
             let operations = 1 + u64::from(count);
             let cost = SourceCost { operations, bytes: 0, extra: SOURCE_ENTRY * count };
             let len = bytes.len() as u32;
+            let first = |(name, _): (&[u8], Attributes)| {
+                let path = path.join(name).expect("it is in the folder");
+                let number = self.number(&self.block(&path, 0));
+                self.objects[number as usize].key.clone()
+            };
+            let siblings = siblings(&directory, READS_BEFORE_SIBLINGS).into_iter().map(first);
+            let siblings = siblings.collect();
             let directory = Some(Arc::new(directory));
+            self.folders[folder].siblings = siblings;
             self.folders[folder].object = self.add(Object { key, len, cost, directory });
         }
     }
@@ -281,13 +348,13 @@ enum Task {
 }
 
 /// Sizes over eight octaves that add up to what they should.
-fn small_sizes(draw: &mut Random) -> Vec<u64> {
+fn small_sizes(shape: &Shape, draw: &mut Random) -> Vec<u64> {
     let mut weight = || 2f64.powf(draw.below(8_000) as f64 / 1000.0);
-    let weights: Vec<f64> = (0..SMALL_FILES).map(|_| weight()).collect();
+    let weights: Vec<f64> = (0..shape.small_files).map(|_| weight()).collect();
     let sum: f64 = weights.iter().sum();
-    let size = |weight: &f64| (weight / sum * SMALL_BYTES as f64) as u64;
+    let size = |weight: &f64| (weight / sum * shape.small_bytes as f64) as u64;
     let mut sizes: Vec<u64> = weights.iter().map(size).collect();
-    sizes[0] += SMALL_BYTES - sizes.iter().sum::<u64>();
+    sizes[0] += shape.small_bytes - sizes.iter().sum::<u64>();
     sizes
 }
 
@@ -348,16 +415,17 @@ mod tests {
                 }
             }
         }
-        assert_eq!((present, absent, listings), (FOUND, ABSENT, LISTINGS));
+        assert_eq!((present, absent, listings), (TORCH.found, TORCH.absent, TORCH.listings));
         let of = |part: &[u8]| -> Vec<u64> {
             let has = |path: &[u8]| path.windows(part.len()).any(|window| window == part);
             bytes_of.iter().filter(|(path, _)| has(path)).map(|(_, bytes)| *bytes).collect()
         };
         let (small, libraries) = (of(b"/module_"), of(b"/library_"));
-        assert_eq!((small.len(), small.iter().sum::<u64>()), (SMALL_FILES, SMALL_BYTES));
-        assert_eq!(libraries.len(), MEDIUM_FILES as usize + LARGE_MIB.len());
+        let smalls = (small.len(), small.iter().sum::<u64>());
+        assert_eq!(smalls, (TORCH.small_files, TORCH.small_bytes));
+        assert_eq!(libraries.len(), TORCH.medium_files as usize + TORCH.large_mib.len());
         let touched: u64 = libraries.iter().sum::<u64>() >> 20;
-        let large: u64 = LARGE_MIB.iter().sum();
+        let large: u64 = TORCH.large_mib.iter().sum();
         assert!((large / 3..large / 3 + 100).contains(&touched), "{touched} MiB of {large}");
         assert_eq!(program.direct().operations, 2_100 + 1_573 + 390 + 1_153 + 28);
     }

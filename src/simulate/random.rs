@@ -17,6 +17,15 @@ impl Random {
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
+
+    /// Whether the one time in so many has come; never for 0, and then nothing is drawn.
+    pub(super) fn once_in(&mut self, times: u64) -> bool {
+        times > 0 && self.below(times) == 0
+    }
+
+    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u64) as usize]
+    }
 }
 
 /// Another number for each number.

@@ -1,9 +1,12 @@
 //! The processes of one node, which all run the same program: whoever comes to a step first asks, the
 //! others wait with it or are answered by the kernel.
 
+use std::time::Duration;
+
 use copper_proto::Tick;
 
-use super::constants::{COMPUTING, KERNEL_ANSWER, START_SPREAD};
+use super::constants::{KERNEL_ANSWER, START_SPREAD};
+use super::program::Program;
 use super::random::Random;
 use super::waits::Waits;
 
@@ -11,8 +14,8 @@ use super::waits::Waits;
 pub(super) struct Readers {
     /// The step that the first of them does next, or waits for.
     pub(super) step: u32,
-    /// The step has been asked for.
-    pub(super) asked: bool,
+    /// When the step was asked for.
+    pub(super) asked: Option<Tick>,
     /// The moment at which the step is to be begun is noted.
     pub(super) noted: bool,
     /// When each of them came, or will come, to the step.
@@ -20,10 +23,12 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn new(processes: u32, random: &mut Random) -> Readers {
+    /// They begin soon after `now`.
+    pub(super) fn new(processes: u32, now: Tick, random: &mut Random) -> Readers {
         let spread = START_SPREAD.as_nanos() as u64;
-        let arrivals = (0..processes).map(|_| Tick(random.below(spread))).collect();
-        Readers { step: 0, asked: false, noted: false, arrivals }
+        let mut arrival = || now + Duration::from_nanos(random.below(spread));
+        let arrivals = (0..processes).map(|_| arrival()).collect();
+        Readers { step: 0, asked: None, noted: false, arrivals }
     }
 
     /// When the first of them comes to the step.
@@ -36,9 +41,9 @@ impl Readers {
         *self.arrivals.iter().max().expect("there is at least one")
     }
 
-    /// The step's answer is there: everybody goes on to the next, of so many.
-    pub(super) fn answered(&mut self, at: Tick, steps: usize, mut waits: Option<&mut Waits>) {
-        let computing = COMPUTING / steps as u32;
+    /// The step's answer is there: everybody goes on to the next.
+    pub(super) fn answered(&mut self, at: Tick, program: &Program, mut waits: Option<&mut Waits>) {
+        let computing = program.computing / program.steps.len() as u32;
         for arrival in &mut self.arrivals {
             if let Some(waits) = &mut waits {
                 waits.add(at.since(*arrival).as_nanos() as u64);
@@ -46,6 +51,6 @@ impl Readers {
             *arrival = (*arrival).max(at) + KERNEL_ANSWER + computing;
         }
         self.step += 1;
-        self.asked = false;
+        self.asked = None;
     }
 }

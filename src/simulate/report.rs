@@ -1,5 +1,7 @@
 //! What a run has found, as a row of a table and as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// One run.
@@ -37,6 +39,13 @@ pub(crate) struct Report {
     pub(crate) messages_per_object: f64,
     /// Ranks that died.
     pub(crate) killed: u32,
+    /// Of them, those that came back with an empty cache.
+    pub(crate) returned: u32,
+    /// Ranks that were cut off from a parent for a while.
+    pub(crate) cut: u32,
+    /// Objects that were read from the source again, by the reason for it: evicted there, held by a
+    /// rank that died, its root out of reach, no room for it.
+    pub(crate) rereads: BTreeMap<&'static str, u64>,
     /// Reads that ended with an error, of processes whose rank lived.
     pub(crate) errors: u64,
     pub(crate) evictions: u64,

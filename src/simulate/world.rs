@@ -4,19 +4,22 @@
 //! leaves once its engine's thread has had the time for it, and for all that came before.
 
 mod checks;
+mod disturbances;
 mod faults;
 #[cfg(test)]
 mod planted;
+mod pulls;
 mod reading;
+mod source;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use copper_proto::limits::RECEIVES_PER_CHILD;
 use copper_proto::{
-    CopyFrom, Extent, Forest, Input, JobId, Key, LinkId, Message, Output, PullFailure, PullId,
-    SourceAnswer, SourceRequest, Tick, TreeIndex, ViewPath, What,
+    CopyFrom, Extent, Forest, Input, JobId, Key, LinkId, Message, Output, PullFailure, Reply, Tick,
+    TreeIndex, ViewPath,
 };
+use hashbrown::HashMap;
 
 use super::agenda::Agenda;
 use super::direct::direct_seconds;
@@ -24,13 +27,22 @@ use super::host::{Host, Link};
 use super::network::Network;
 use super::program::Program;
 use super::random::{Random, mixed};
-use super::source_model::{SourceCost, SourceModel};
+use super::source_model::SourceModel;
 use super::waits::Waits;
-use super::{Broken, Plan, Report};
+use super::{Broken, Plan, Progress, Report};
+use disturbances::Cut;
+use pulls::Pull;
+use source::{Reads, Rereads};
 
 /// A rank whose next timer is further away is looked at again after so long: few stale timers lie on
 /// the agenda then.
 const TIMER_SLACK: Duration = Duration::from_millis(100);
+
+/// Whoever watches is told about the run after so many events.
+const TOLD_EVENTS: u64 = 1 << 18;
+
+/// What lies in an extent whose bytes are nobody's.
+const GARBAGE: u32 = u32::MAX;
 
 /// A run that is not over then will never be.
 const END_BOUND: Tick = Tick(4 * 3_600 * 1_000_000_000);
@@ -44,17 +56,10 @@ enum Event {
         message: Message,
         payload: Option<u32>,
     },
-    PullEnds {
-        rank: usize,
-        pull: PullId,
-        link: LinkId,
-        from: usize,
-        offset: u64,
-        object: u32,
-        into: Extent,
-    },
+    PullEnds(Pull),
     SourceEnds {
         rank: usize,
+        life: u32,
         job: JobId,
         key: Key,
         into: Option<Extent>,
@@ -64,6 +69,15 @@ enum Event {
     /// A rank looks at its timers.
     Wakes(usize),
     Dies(usize),
+    /// A rank that was dead begins again with nothing.
+    Returns(usize),
+    /// The way between a rank and its parent is cut.
+    Cuts {
+        rank: usize,
+        tree: TreeIndex,
+        cut: Cut,
+        until: Tick,
+    },
     /// A rank learns that one end of a link is gone.
     Down {
         rank: usize,
@@ -93,12 +107,32 @@ pub(super) struct World<'a> {
     source: SourceModel,
     next_link: u32,
     /// How often each object was read from the source, and each name looked up there.
-    object_reads: Vec<u32>,
+    object_reads: Vec<Reads>,
+    rereads: Rereads,
     name_reads: HashMap<ViewPath, u32>,
     reads: u64,
     waits: Waits,
+    /// What is drawn while it goes on.
+    random: Random,
     killed: u32,
+    returned: u32,
+    cut: u32,
+    /// Who does not try whom, until when.
+    barred: HashMap<(usize, usize), Tick>,
+    /// From then on nothing that is broken will be mended.
+    mended: Tick,
+    /// Times that a rank has lost its parent, or found none.
+    out_of_reach: u64,
+    source_failures: u64,
+    /// The object whose bytes never come right.
+    poisoned: Option<u32>,
+    /// How often a rank has failed to get an object since it got it last.
+    failures: HashMap<(usize, u32), u32>,
+    /// Times that a rank was to be looked at.
+    looked: u64,
     errors: u64,
+    #[cfg(test)]
+    planted: Option<copper_proto::Bug>,
     /// What has been found to be wrong first.
     broken: Option<String>,
 }
@@ -110,7 +144,7 @@ impl<'a> World<'a> {
         let forest = forest.expect("the command line has made sure of it");
         let nodes = plan.nodes.get() as usize;
         let folders = program.folders.len();
-        let host = |rank| Host::new(rank, plan, &forest, folders, &mut random);
+        let host = |rank| Host::new(rank, plan, &forest, folders, Tick(0), &mut random);
         let hosts = (0..nodes).map(host).collect();
         let mut world = World {
             plan,
@@ -122,12 +156,25 @@ impl<'a> World<'a> {
             network: Network::new(nodes),
             source: SourceModel::default(),
             next_link: 0,
-            object_reads: vec![0; program.objects.len()],
+            object_reads: vec![Reads::default(); program.objects.len()],
+            rereads: Rereads::new(),
             name_reads: HashMap::new(),
             reads: 0,
             waits: Waits::new(),
+            random: Random::new(mixed(plan.seed)),
             killed: 0,
+            returned: 0,
+            cut: 0,
+            barred: HashMap::new(),
+            mended: Tick(0),
+            out_of_reach: 0,
+            source_failures: 0,
+            poisoned: None,
+            failures: HashMap::new(),
+            looked: 0,
             errors: 0,
+            #[cfg(test)]
+            planted: None,
             broken: None,
         };
         for (tree, _) in forest.trees() {
@@ -139,15 +186,24 @@ impl<'a> World<'a> {
             world.go_on(rank);
         }
         world.plan_deaths(&mut random);
+        world.plan_disturbances(&mut random);
         world
     }
 
     /// Runs until nothing is left to happen.
-    pub(super) fn run(mut self) -> Result<Report, Broken> {
+    pub(super) fn run(mut self, told: &mut dyn FnMut(Progress)) -> Result<Report, Broken> {
+        let mut events = 0u64;
         while self.broken.is_none()
             && let Some((tick, event)) = self.agenda.next()
         {
             self.now = tick;
+            events += 1;
+            if events.is_multiple_of(TOLD_EVENTS) {
+                let ended = self.hosts.iter().map(|host| u64::from(host.readers.step)).sum::<u64>();
+                let all = (self.hosts.len() * self.program.steps.len()) as u64;
+                let done = ended as f64 / all as f64;
+                told(Progress { seconds: tick.0 as f64 / 1e9, events, done });
+            }
             if tick > END_BOUND {
                 self.breaks("it does not end".to_owned());
             }
@@ -158,12 +214,9 @@ impl<'a> World<'a> {
         }
         match self.broken.take() {
             None => Ok(self.report()),
-            Some(what) => Err(Broken {
-                what,
-                nodes: self.plan.nodes.get(),
-                seconds: self.now.0 as f64 / 1e9,
-                seed: self.plan.seed,
-            }),
+            Some(what) => {
+                Err(Broken { what, nodes: self.plan.nodes.get(), seconds: self.now.0 as f64 / 1e9 })
+            }
         }
     }
 
@@ -178,15 +231,10 @@ impl<'a> World<'a> {
                     self.handle(to, Input::Received { link, message }, payload);
                 }
             }
-            Event::PullEnds { rank, pull, link, from, offset, object, into } => {
-                if self.hosts[rank].alive {
-                    self.pull_ends(rank, pull, link, from, offset, object, into);
-                }
-            }
-            Event::SourceEnds { rank, job, key, into } => {
-                if self.hosts[rank].alive {
-                    let answer = self.source_answers(rank, &key, into);
-                    self.handle(rank, Input::Source { job, result: Ok(answer) }, None);
+            Event::PullEnds(pull) => self.pull_ends(pull),
+            Event::SourceEnds { rank, life, job, key, into } => {
+                if self.hosts[rank].alive && self.hosts[rank].life == life {
+                    self.source_ends(rank, job, &key, into);
                 }
             }
             Event::Comes(rank) => {
@@ -195,6 +243,8 @@ impl<'a> World<'a> {
             }
             Event::Wakes(rank) => self.wakes(rank),
             Event::Dies(rank) => self.dies(rank),
+            Event::Returns(rank) => self.returns(rank),
+            Event::Cuts { rank, tree, cut, until } => self.cuts(rank, tree, cut, until),
             Event::Down { rank, link } => self.down(rank, link),
             Event::Dials { rank, tree } => self.dials(rank, tree),
             Event::Waited { rank, tree } => self.waited(rank, tree),
@@ -234,6 +284,7 @@ impl<'a> World<'a> {
             next = copied.pop();
         }
         self.set_timer(rank);
+        self.check_bounds(rank);
     }
 
     fn set_timer(&mut self, rank: usize) {
@@ -257,27 +308,29 @@ impl<'a> World<'a> {
         match output {
             Output::Send { link, message, payload } => self.send(rank, link, message, payload),
             Output::Pull { pull, key, link, offset, into, checksum: _ } => {
-                let object = self.program.number(&key);
-                let from = self.hosts[rank].links.get(&link).map(|link| link.other);
-                let ends = match from {
-                    Some(parent) => self.network.pull(rank, parent, into.len.into(), self.now),
-                    None => self.now,
-                };
-                let from = from.unwrap_or(rank);
-                let event = Event::PullEnds { rank, pull, link, from, offset, object, into };
-                self.agenda.note(ends, event);
+                self.pulls(rank, pull, &key, link, offset, into);
             }
             Output::Copy { pull, key, from, into, checksum: _ } => {
-                let object = match from {
+                let object = self.program.number(&key);
+                let found = match from {
+                    CopyFrom::Message if self.is_corrupted(object) => GARBAGE,
                     CopyFrom::Message => payload.expect("an answer with bytes has them"),
-                    CopyFrom::Source(_) => self.program.number(&key),
+                    CopyFrom::Source(_) => object,
                 };
-                self.hosts[rank].memory.put(into.offset, object);
-                let result = Ok(checksum(object));
+                self.hosts[rank].memory.put(into.offset, found);
+                let result =
+                    if found == object { Ok(checksum(object)) } else { Err(PullFailure::Checksum) };
+                self.count_failures(rank, object, result.is_err());
                 copied.insert(0, Input::Pulled { pull, result });
             }
             Output::Source { job, key, request } => self.read_source(rank, job, key, &request),
-            Output::Answer { ticket, result } => self.answered(rank, ticket, result),
+            Output::Answer { ticket, result } => {
+                self.gives_up(rank, result.is_err());
+                self.answered(rank, ticket, result);
+            }
+            Output::Disconnect { link, violation } if self.excuses(violation) => {
+                self.parts(rank, link);
+            }
             Output::Disconnect { link, violation } => {
                 self.breaks(format!("rank {rank} closes link {link}: {violation}"));
             }
@@ -288,81 +341,24 @@ impl<'a> World<'a> {
 
     fn send(&mut self, rank: usize, link: LinkId, message: Message, payload: Option<Extent>) {
         let Some(&Link { other, theirs, .. }) = self.hosts[rank].links.get(&link) else { return };
+        self.check_message(rank, &message, payload);
+        self.gives_up(rank, matches!(message, Message::Answer { reply: Reply::Failed(_), .. }));
         let bytes = payload.map_or(0, |extent| extent.len.into());
         let payload = payload.and_then(|extent| self.hosts[rank].memory.get(extent.offset));
         let child = if matches!(message, Message::Answer { .. }) { other } else { rank };
-        self.hosts[child].messages += 1;
+        let counts = !matches!(message, Message::Probe | Message::Alive);
+        self.hosts[child].messages += u64::from(counts);
         self.hosts[child].asks += u64::from(matches!(message, Message::Ask { .. }));
-        let arrives = self.network.send(rank, other, bytes, self.now);
+        let mut arrives = self.network.send(rank, other, bytes, self.now) + self.late();
         if let Some(end) = self.hosts[other].links.get_mut(&theirs) {
+            arrives = arrives.max(end.arrived);
+            end.arrived = arrives;
             end.coming += 1;
             if end.coming > RECEIVES_PER_CHILD {
                 self.breaks(format!("rank {other} has more messages coming than receives posted"));
             }
         }
         self.agenda.note(arrives, Event::Message { to: other, link: theirs, message, payload });
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn pull_ends(
-        &mut self,
-        rank: usize,
-        pull: PullId,
-        link: LinkId,
-        from: usize,
-        offset: u64,
-        object: u32,
-        into: Extent,
-    ) {
-        let cut = !self.hosts[from].alive || !self.hosts[rank].links.contains_key(&link);
-        let result = if cut {
-            Err(PullFailure::Fabric)
-        } else if self.hosts[from].memory.get(offset) != Some(object) {
-            // No rank lies here, and no extent may be recycled under a lease.
-            self.breaks(format!("rank {rank} pulled other bytes than rank {from} granted"));
-            Err(PullFailure::Checksum)
-        } else {
-            self.network.verified(rank, self.now, into.len.into());
-            self.hosts[rank].memory.put(into.offset, object);
-            Ok(checksum(object))
-        };
-        self.handle(rank, Input::Pulled { pull, result }, None);
-    }
-
-    fn read_source(&mut self, rank: usize, job: JobId, key: Key, request: &SourceRequest) {
-        let (cost, into) = match request {
-            SourceRequest::Entry => (SourceCost { operations: 1, ..SourceCost::default() }, None),
-            SourceRequest::Encoded => {
-                (self.program.objects[self.program.number(&key) as usize].cost, None)
-            }
-            SourceRequest::Block(into) => {
-                (self.program.objects[self.program.number(&key) as usize].cost, Some(*into))
-            }
-            SourceRequest::Statistics => unreachable!("no step asks for them"),
-        };
-        let begins = self.network.engine_free(rank, self.now);
-        let ends = self.source.read(rank, cost, begins);
-        self.agenda.note(ends, Event::SourceEnds { rank, job, key, into });
-    }
-
-    fn source_answers(&mut self, rank: usize, key: &Key, into: Option<Extent>) -> SourceAnswer {
-        if key.what == What::Entry {
-            *self.name_reads.entry(key.path.clone()).or_default() += 1;
-            return match self.program.entry(&key.path) {
-                Some(entry) => SourceAnswer::Present(entry.clone()),
-                None => SourceAnswer::Absent,
-            };
-        }
-        let object = self.program.number(key);
-        self.object_reads[object as usize] += 1;
-        match into {
-            Some(extent) => {
-                self.reads += 1;
-                self.hosts[rank].memory.put(extent.offset, object);
-                SourceAnswer::Block(checksum(object))
-            }
-            None => SourceAnswer::Encoded(self.program.objects[object as usize].len),
-        }
     }
 
     fn breaks(&mut self, what: String) {
@@ -393,6 +389,9 @@ impl<'a> World<'a> {
             messages: self.network.messages(),
             messages_per_object: messages as f64 / asks.max(1) as f64,
             killed: self.killed,
+            returned: self.returned,
+            cut: self.cut,
+            rereads: self.rereads.clone(),
             errors: self.errors,
             evictions: self.sum(|host| host.cache.counters().evicted_blocks),
             events: self.agenda.noted(),
@@ -410,8 +409,12 @@ impl<'a> World<'a> {
     }
 
     fn distinct_bytes(&self) -> u64 {
-        let read =
-            self.program.objects.iter().zip(&self.object_reads).filter(|(_, reads)| **reads > 0);
+        let read = self
+            .program
+            .objects
+            .iter()
+            .zip(&self.object_reads)
+            .filter(|(_, reads)| reads.count > 0);
         read.map(|(object, _)| object.cost.bytes).sum()
     }
 }

@@ -161,6 +161,9 @@ impl Node {
                 if let Some(extent) = extent {
                     store.release(extent);
                 }
+                if self.planted.has(Bug::ErrorCached) && key.what == What::Entry {
+                    store.put_entry(&key.path, Known::Absent(Tick::NEVER));
+                }
                 self.complete(id, Err(errno), now, store);
             }
             (Ok(answer), extent) => {

@@ -1,11 +1,9 @@
 //! Ranks that die: what the launcher's rendezvous does about it, in its order.
 
-use std::time::Duration;
-
-use copper_proto::{Input, LinkId, Rank, TreeIndex};
+use copper_proto::{Input, LinkId, Rank, Tick, TreeIndex};
 
 use super::{Event, World};
-use crate::simulate::constants::{COMPUTING, DEATH_SEEN, DIALLING, ORPHANED, TAKEOVER};
+use crate::simulate::constants::{DEATH_SEEN, DIALLING, ORPHANED, TAKEOVER};
 use crate::simulate::host::Link;
 use crate::simulate::random::Random;
 
@@ -13,7 +11,8 @@ impl World<'_> {
     /// Chooses who dies, and when: while everybody still computes, so that nobody dies too late.
     pub(super) fn plan_deaths(&mut self, random: &mut Random) {
         let nodes = u64::from(self.plan.nodes.get());
-        let permille = u64::from(self.plan.killed_permille);
+        let faults = self.plan.faults;
+        let permille = u64::from(faults.killed_permille);
         if permille == 0 {
             return;
         }
@@ -25,9 +24,10 @@ impl World<'_> {
             let other = index + random.below(nodes - index as u64) as usize;
             victims.swap(index, other);
         }
-        for &victim in &victims[..count as usize] {
-            let at = Duration::from_nanos(random.below(COMPUTING.as_nanos() as u64));
-            self.agenda.note(self.now + at, Event::Dies(victim));
+        for &victim in &victims[usize::from(faults.root_lives)..count as usize] {
+            let at = self.now + self.moment(random);
+            self.agenda.note(at, Event::Dies(victim));
+            self.plan_return(victim, at, random);
         }
     }
 
@@ -47,6 +47,7 @@ impl World<'_> {
         }
         if let Some(tree) = host.parents.iter().position(|parent| *parent == Some(link)) {
             host.parents[tree] = None;
+            self.out_of_reach += 1;
             let tree = TreeIndex(tree as u32);
             self.agenda.note(self.now + DIALLING, Event::Dials { rank, tree });
         }
@@ -64,19 +65,22 @@ impl World<'_> {
     /// Connects a rank to the first of those above it that lives.
     pub(super) fn dials(&mut self, rank: usize, tree: TreeIndex) {
         let of_tree = self.forest.tree(tree).expect("one of them");
-        if !self.hosts[rank].alive || of_tree.root() == Rank(rank as u32) {
+        if !self.hosts[rank].alive || self.has_parent(rank, tree) {
             return;
         }
         let mut candidates = of_tree.candidates(Rank(rank as u32)).map(|rank| rank.0 as usize);
-        let Some(parent) = candidates.find(|&candidate| self.hosts[candidate].alive) else {
+        let Some(parent) = candidates.find(|&candidate| self.can_link(rank, candidate)) else {
             let stands_in = of_tree.is_successor(Rank(rank as u32));
             let patience = if stands_in { TAKEOVER } else { ORPHANED };
             self.agenda.note(self.now + patience, Event::Waited { rank, tree });
+            self.out_of_reach += 1;
+            self.dials_again(rank, tree);
             return;
         };
         let (up, down) = (LinkId(self.next_link), LinkId(self.next_link + 1));
         self.next_link += 2;
-        let end = |other, theirs| Link { other, theirs, coming: 0 };
+        self.hosts[rank].opened += 1;
+        let end = |other, theirs| Link { other, theirs, coming: 0, arrived: Tick(0) };
         self.hosts[rank].links.insert(up, end(parent, down));
         self.hosts[rank].parents[tree.0 as usize] = Some(up);
         self.hosts[parent].links.insert(down, end(rank, up));

@@ -1,6 +1,6 @@
 //! The readers of a rank, between FUSE's questions and the member: by the rules of the daemon's engine.
 
-use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan, siblings};
+use copper_cache::policy::{LookedIn, LookupPlan, lookup_plan};
 use copper_proto::limits::REQUEST_BOUND;
 use copper_proto::{BlockIndex, Errno, Input, Key, Outcome, Tick, Ticket, ViewPath, What};
 
@@ -16,7 +16,7 @@ impl World<'_> {
             let host = &mut self.hosts[rank];
             let readers = &mut host.readers;
             let Some(step) = program.steps.get(readers.step as usize) else { return };
-            if !host.alive || readers.asked {
+            if !host.alive || readers.asked.is_some() {
                 return;
             }
             let first = readers.first();
@@ -30,14 +30,14 @@ impl World<'_> {
                 Step::Read { .. } => false,
             };
             if known {
-                readers.answered(first + FUSE_REQUEST, program.steps.len(), None);
+                readers.answered(first + FUSE_REQUEST, program, None);
             } else if first > self.now {
                 if !std::mem::replace(&mut readers.noted, true) {
                     self.agenda.note(first, Event::Comes(rank));
                 }
                 return;
             } else {
-                readers.asked = true;
+                readers.asked = Some(self.now);
                 self.asks(rank, step);
             }
         }
@@ -105,34 +105,49 @@ impl World<'_> {
         let reads = &mut host.folders[folder].reads;
         let reads_before = *reads;
         *reads += 1;
-        let path = &self.program.folders[folder].path;
-        let Some(directory) = host.cache.directory(path) else { return };
-        for (name, attributes) in siblings(&directory, reads_before) {
-            let what = What::Block { index: BlockIndex(0), generation: attributes.generation() };
-            let path = path.join(name).expect("it is in the folder");
-            self.hand(rank, Input::Prefetch { key: Key { path, what } }, None);
+        let described = &self.program.folders[folder];
+        let siblings = described.siblings(reads_before);
+        if siblings.is_empty() || host.cache.directory(&described.path).is_none() {
+            return;
+        }
+        for key in siblings {
+            self.hand(rank, Input::Prefetch { key: key.clone() }, None);
         }
     }
 
     /// A reader's question is answered: rightly, or with an error that a fault explains.
     pub(super) fn answered(&mut self, rank: usize, ticket: Ticket, result: Result<Outcome, Errno>) {
         let step = self.hosts[rank].readers.step;
-        if ticket != Ticket(step.into()) || !self.hosts[rank].readers.asked {
+        let asked = self.hosts[rank].readers.asked.filter(|_| ticket == Ticket(step.into()));
+        let Some(asked) = asked else {
             return self.breaks(format!("rank {rank} answers what nobody asks: {ticket}"));
+        };
+        let took = self.now.since(asked);
+        if took > REQUEST_BOUND {
+            self.breaks(format!("rank {rank} is answered after {took:?}"));
         }
         let program = self.program;
         let step = &program.steps[step as usize];
         match result {
             Ok(outcome) => self.check_answer(rank, step, &outcome),
-            Err(errno) if self.killed > 0 && matches!(errno, Errno::EIO | Errno::ETIMEDOUT) => {
-                self.errors += 1;
-            }
+            Err(errno) if self.explains(errno, step) => self.errors += 1,
             Err(errno) => self.breaks(format!("rank {rank} answers {errno} without a fault")),
         }
         let at = self.network.engine_free(rank, self.now) + ENGINE_HANDOFF + FUSE_REQUEST;
         let waited = self.now > self.hosts[rank].readers.first();
         let waits = waited.then_some(&mut self.waits);
-        self.hosts[rank].readers.answered(at, program.steps.len(), waits);
+        self.hosts[rank].readers.answered(at, program, waits);
+    }
+
+    /// Whether a fault explains an error: that ranks die, are slow or out of reach explains none.
+    fn explains(&self, errno: Errno, step: &Step) -> bool {
+        let asked = match step {
+            Step::Read { object, .. } => *object,
+            Step::Find { folder, .. } | Step::List { folder } => {
+                self.program.folders[*folder].object
+            }
+        };
+        errno == Errno::EIO && (self.source_failures > 0 || self.poisoned == Some(asked))
     }
 
     fn check_answer(&mut self, rank: usize, step: &Step, outcome: &Outcome) {
