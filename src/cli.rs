@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod compatible;
 mod cpu_bind;
+mod ctl;
 mod doctor;
 mod environment;
 mod interface;
@@ -12,7 +13,9 @@ mod launch;
 mod launch_hosts;
 mod log_follower;
 mod logging;
+mod metrics;
 mod refresh;
+mod report;
 mod serve;
 mod simulate;
 mod size;
@@ -48,6 +51,12 @@ enum Command {
     Stop(stop::StopArguments),
     /// Show what every rank is doing
     Status(status::StatusArguments),
+    /// Print the numbers of this machine's ranks for Prometheus
+    Metrics(metrics::MetricsArguments),
+    /// Have every rank of this machine clear or log what it counts
+    Ctl(ctl::CtlArguments),
+    /// Add up the profiles of a run
+    Report(report::ReportArguments),
     /// Have all ranks of a job look at the source anew, where it has changed
     Refresh(refresh::RefreshArguments),
     /// Look for what would keep a launch from succeeding, and say what to do
@@ -83,6 +92,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Metrics(arguments) => metrics::run(&arguments),
+        Command::Ctl(arguments) => ctl::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),

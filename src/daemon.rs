@@ -7,8 +7,10 @@
 //!   unmount ─▶ rendezvous, engine, network ─▶ guardian dismissed ─▶ claim given back
 //! ```
 
+mod controlling;
 pub(crate) mod engine_thread;
 mod link_breaker;
+mod profiles;
 mod progress;
 pub(crate) mod refreshing;
 mod report;
@@ -20,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -32,7 +35,7 @@ use copper_fuse::{
     Guardian, KernelFeatures, MountOptions, Mounted, PassthroughBounds, Pending,
     Settings as FuseSettings,
 };
-use copper_launcher::job::own_log;
+use copper_launcher::job::{own_log, own_run};
 use copper_launcher::{
     Claim, Events, Instance, Instances, Job, LinkUp, Moment, Offer, PROTOCOL_VERSION, Pace, Peers,
     Process, ReadyPipe, RefreshReply, RefreshServer, Rendezvous, Secret,
@@ -48,11 +51,14 @@ use tracing::{info, warn};
 
 use crate::arena::{self, RankArena};
 use crate::fabric::RankFabric;
+use crate::profile::{Paths, Plan as ProfilePlan, Profiler};
 use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
 use crate::spill::{self, SpillPlan};
+use controlling::{Controller, Controlling};
 use engine_thread::EngineThread;
 use link_breaker::LinkBreaker;
+use profiles::{Profiles, Snapshots};
 use refreshing::Refreshing;
 use report::Reporter;
 
@@ -82,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) denied: Vec<PathBuf>,
     pub(crate) memory_bytes: u64,
     pub(crate) spill: Option<SpillPlan>,
+    /// Profiles of the whole run, if they are wanted.
+    pub(crate) profile: Option<ProfilePlan>,
     pub(crate) net: Net,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) source: SourceAccess,
@@ -126,7 +134,8 @@ const ENGINE_END_BOUND: Duration = Duration::from_secs(2);
 pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     let rank = plan.rank;
     let (ends, ended) = sync_channel(16);
-    signals::watch(ends.clone()).context("cannot watch for signals")?;
+    let snapshots = Snapshots::default();
+    signals::watch(ends.clone(), snapshots.clone()).context("cannot watch for signals")?;
     if let Some(ready) = ready {
         let ends = ends.clone();
         ready.watch(move || drop(ends.try_send(End::Abandoned)))?;
@@ -143,19 +152,25 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     {
         progress::tell(ready.clone(), Arc::clone(&reporter)).context("cannot start a thread")?;
     }
-    let mut started = start(plan, claim, guardian, &reporter, ends, &ended)?;
+    let profile = plan.profile;
+    let profiler = profiler(&reporter, profile);
+    let mut started = start(plan, claim, guardian, &reporter, &profiler, ends, &ended)?;
+    let interval = profile.and_then(|profile| profile.interval);
+    let profiles = Profiles::start(profiler, interval, profile.is_some(), &snapshots);
+    let profiles = profiles.context("cannot start a thread")?;
     if let Some(ready) = ready
         && let Err(error) = ready.ready(rank, started.mounted.point())
     {
         // The launcher has died in the meantime: as if it had asked for the end.
-        started.stop()?;
+        started.stop(|| ())?;
         return Err(error.into());
     }
     info!(mount = %started.mounted.point().display(), "ready");
     let end = ended.recv().unwrap_or(End::EngineLost);
     info!(?end, "ending");
     reporter.set_state("stopping");
-    started.stop()?;
+    profiles.before_end();
+    started.stop(|| profiles.end())?;
     if end == End::EngineLost {
         Err(anyhow!("the engine has failed: see the log above"))
     } else {
@@ -193,6 +208,7 @@ fn start(
     mut claim: Claim,
     mut guardian: Option<Guardian>,
     reporter: &Arc<Reporter>,
+    profiler: &Arc<Profiler>,
     ends: SyncSender<End>,
     ended: &Receiver<End>,
 ) -> anyhow::Result<Started> {
@@ -296,6 +312,18 @@ fn start(
     settings.features = plan.features;
     settings.passthrough = plan.passthrough.then(|| PassthroughBounds::of(plan.memory_bytes));
     settings.threads = plan.fuse_threads;
+    settings.operations = Arc::clone(&reporter.operations);
+    settings.paths.clone_from(&reporter.paths);
+    let controlling = Arc::new(Controlling::default());
+    settings.controls = Some(Arc::clone(&controlling) as _);
+    controlling.start(Controller {
+        profiler: Arc::clone(profiler),
+        pending: Arc::clone(&pending),
+        engine: engine.control(),
+        queue: Arc::clone(&queue),
+        folder: own_run(&reporter.job).join("tables"),
+        name: file_name(reporter),
+    })?;
     let view = Arc::new(EngineView::new(inodes, queue));
     let mounted = Arc::new(Mounted::start(view, pending, &settings)?);
     reporter.refreshing.set_mounted(&mounted);
@@ -336,12 +364,14 @@ fn start(
 }
 
 impl Started {
-    fn stop(&mut self) -> anyhow::Result<()> {
+    /// Ends all; `quiet` is called when nothing is counted any more, and the rank still has its name.
+    fn stop(&mut self, quiet: impl FnOnce()) -> anyhow::Result<()> {
         let unmounted = self.mounted.unmount();
         self.rendezvous.stop();
         if let Some(engine) = self.engine.take() {
             engine.stop(ENGINE_END_BOUND);
         }
+        quiet();
         unmounted.context("the view could not be unmounted")?;
         if let Some(guardian) = self.guardian.take()
             && let Err(error) = guardian.dismiss()
@@ -353,6 +383,34 @@ impl Started {
         }
         Ok(())
     }
+}
+
+/// What the files of a rank are called, as those of release 1.0.
+fn file_name(reporter: &Reporter) -> String {
+    format!("{}-{}", reporter.host, std::process::id())
+}
+
+/// What writes the profiles of a rank: of those that are wanted, or of those that a signal asks for.
+fn profiler(reporter: &Arc<Reporter>, plan: Option<ProfilePlan>) -> Arc<Profiler> {
+    let (engine, status) = (Arc::clone(&reporter.engine), Arc::clone(reporter));
+    let absences = move || {
+        let counters = [
+            &engine.absences_stored,
+            &engine.absences_served,
+            &engine.absences_expired,
+            &engine.absences_cleared,
+        ];
+        counters.map(|counter| counter.load(Ordering::Relaxed))
+    };
+    Arc::new(Profiler::new(
+        &own_run(&reporter.job).join("profiling"),
+        file_name(reporter),
+        plan.map_or(Paths::None, |plan| plan.paths),
+        Arc::clone(&reporter.operations),
+        reporter.paths.clone(),
+        absences,
+        move || status.report(),
+    ))
 }
 
 /// Links of a rank with so many children in so many trees.

@@ -8,9 +8,12 @@
 mod arena;
 mod bench;
 mod cli;
+mod controls;
 mod daemon;
 mod doctor;
 mod fabric;
+mod metrics;
+mod profile;
 mod resource_limits;
 mod simulate;
 mod sleeper;

@@ -104,7 +104,6 @@ fn the_documented_command_works_and_shows_the_logs_here_too() {
     assert!(printed.contains("2 of 2 ranks ready"), "{printed}");
     let said = |text: &str| printed.lines().filter(|line| line.contains(text)).count();
     assert_eq!(said("the fabric is open"), 2, "of each rank: {printed}");
-    assert_eq!(said("profiles are not written yet"), 2, "of each rank: {printed}");
     assert_eq!(said("bound cores=\"0\""), 2, "of each rank: {printed}");
     let is_log = |path: &PathBuf| path.extension().is_some_and(|it| it == "log");
     let run_folder = fs::read_dir(&logs).expect("it is there").next().expect("one job");
@@ -212,4 +211,55 @@ fn limits_that_are_too_low_are_raised_or_complained_of_and_core_files_are_left_a
     let line = logged.lines().find(|line| line.contains("a limit is too low"));
     let line = line.unwrap_or_else(|| panic!("no advice: {logged}"));
     assert!(line.contains("150 files may be open") && line.contains("ulimit -n"), "{line}");
+}
+
+/// The lines of all logs of a test's only run, by rank.
+fn log_lines(scratch: &Scratch) -> Vec<Vec<String>> {
+    let mut runs = fs::read_dir(scratch.join("logs")).expect("there was a launch");
+    let logs = runs.next().expect("one job").expect("readable").path().join("logs");
+    let files = fs::read_dir(logs).expect("it is there").map(|it| it.expect("readable").path());
+    files
+        .filter(|path| path.extension().is_some_and(|it| it == "log"))
+        .map(|path| fs::read_to_string(path).expect("text").lines().map(str::to_owned).collect())
+        .collect()
+}
+
+/// A life of eight ranks who all read a file and look for one that is not there.
+fn lives(scratch: &Scratch, log_level: &'static str) {
+    let tree = Tree::new(scratch);
+    let file = tree.file("file", 100_000);
+    let mut job = Job::launch_with(scratch, 8, &Options { log_level, ..Options::default() });
+    for rank in 0..job.ranks() {
+        assert_eq!(fs::read(job.view(rank, &file)).ok(), fs::read(&file).ok());
+        assert!(fs::metadata(job.view(rank, &tree.path("absent"))).is_err());
+    }
+    job.stop();
+}
+
+#[test]
+fn a_rank_logs_few_lines_at_info_and_none_about_errors_that_were_not() {
+    const LINES_MAX: usize = 20;
+    let scratch = Scratch::new();
+    lives(&scratch, "3");
+    let logs = log_lines(&scratch);
+    assert_eq!(logs.len(), 8);
+    let lines: usize = logs.iter().map(Vec::len).sum();
+    assert!(lines <= 8 * LINES_MAX, "{lines} lines: {logs:#?}");
+    let with = |text: &str| {
+        logs.iter().filter(|lines| lines.iter().filter(|it| it.contains(text)).count() == 1).count()
+    };
+    assert_eq!(with("provider registration completed after "), 8, "{logs:#?}");
+    for kind in ["lstat", "readfile"] {
+        let text = format!("first successful parent rpc_{kind} completed after ");
+        assert_eq!(with(&text), 7, "all but the root: {logs:#?}");
+    }
+    for level in ["error", "off"] {
+        let scratch = Scratch::new();
+        lives(&scratch, level);
+        assert!(
+            log_lines(&scratch).iter().all(Vec::is_empty),
+            "{level}: {:?}",
+            log_lines(&scratch)
+        );
+    }
 }

@@ -21,9 +21,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use copper_engine::{InodeNumber, Now, Question, View};
-use copper_proto::Errno;
+use copper_engine::{InodeNumber, Now, Provenance, Question, View};
 use copper_proto::limits::NAME_BYTES_MAX;
+use copper_proto::{Errno, Ticket};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno as KernelErrno, FileHandle, Filesystem,
     INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
@@ -33,16 +33,19 @@ use fuser::{
 };
 
 use crate::backings::{Backings, COUNTED};
+use crate::controls::Controls;
 use crate::counters::Counters;
+use crate::hot_paths::HotPaths;
 use crate::kernel::{Flushing, KernelFeatures, Negotiated, Opening, Policy, negotiate, policy};
 use crate::listers::Listers;
+use crate::operations::{Ended, Operation, Operations};
 use crate::passthrough::PassthroughBounds;
 use crate::pending::Pending;
 use crate::stores::Stores;
 use call::Call;
 use outcome::{
-    Attributed, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read, Seeking,
-    Sought, complete, is_access_list,
+    Attributed, Controlled, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read,
+    Seeking, Sought, complete, finish, is_access_list,
 };
 
 /// `lseek`'s numbers, as Linux has them.
@@ -57,9 +60,13 @@ pub(crate) struct Context<V: View> {
     pub(crate) view: Arc<V>,
     pub(crate) pending: Arc<Pending<V::Bytes>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) operations: Arc<Operations>,
+    /// What paths are asked for, if that is counted.
+    pub(crate) paths: Option<Arc<HotPaths>>,
     pub(crate) stores: Stores<V::Bytes>,
     pub(crate) listers: Listers,
     pub(crate) backings: Arc<Backings<V::Bytes>>,
+    pub(crate) controls: Option<Arc<dyn Controls>>,
     /// The open `/dev/fuse`, for the one reply that fuser cannot write: see `listing_plus`.
     pub(crate) device: OwnedFd,
     pub(crate) asked: KernelFeatures,
@@ -99,7 +106,7 @@ impl<V: View> Frontend<V> {
     fn answer<O: Outcome<V>>(&self, call: Call, now: Now<O::Value>, outcome: O, ask: Question) {
         if let Now::Answered(answer) = now {
             self.counters().inline.count();
-            outcome.finish(&self.context, call, answer);
+            finish(&self.context, call, outcome, answer);
         } else {
             self.ask(call, outcome, ask);
         }
@@ -107,36 +114,66 @@ impl<V: View> Frontend<V> {
 
     fn ask<O: Outcome<V>>(&self, call: Call, outcome: O, question: Question) {
         self.counters().asked.count();
+        self.put_away(call, outcome, |ticket| self.view().ask(ticket, question));
+    }
+
+    /// Puts the reply away under a ticket, for whoever is asked now to answer it.
+    fn put_away<O: Outcome<V>>(
+        &self,
+        call: Call,
+        outcome: O,
+        ask: impl FnOnce(Ticket) -> Result<(), Errno>,
+    ) {
         let complete = complete(&self.context, call, outcome);
         match self.context.pending.put(complete, Instant::now()) {
             Ok(ticket) => {
-                if let Err(errno) = self.view().ask(ticket, question)
+                if let Err(errno) = ask(ticket)
                     && let Some(complete) = self.context.pending.take(ticket)
                 {
-                    complete(Err(errno));
+                    complete(Err(errno), Provenance::Held);
                 }
             }
-            Err((complete, errno)) => complete(Err(errno)),
+            Err((complete, errno)) => complete(Err(errno), Provenance::Held),
         }
+    }
+
+    /// A call that begins now, about an inode.
+    fn call(&self, operation: Operation, request: &Request, inode: INodeNo) -> Call {
+        let mut call = Call::new(operation, request, inode);
+        if self.context.paths.is_some() {
+            call.path = self.view().path(number(inode)).map(|path| path.as_bytes().into());
+        }
+        call
+    }
+
+    /// Answers a call that no object is behind.
+    fn local(&self, operation: Operation, ended: Ended, reply: impl FnOnce()) {
+        let started = Instant::now();
+        reply();
+        self.context.operations.local(operation, ended, started);
     }
 
     fn read_only(&self) -> KernelErrno {
         self.counters().mutation.count();
+        self.local(Operation::Mutation, Ended::Failed, || ());
         KernelErrno::EROFS
     }
 
     /// The errno that makes the kernel answer alone from now on.
     fn kernel_alone(&self) -> KernelErrno {
         self.counters().other.count();
+        self.local(Operation::Other, Ended::Well, || ());
         KernelErrno::ENOSYS
     }
 
-    fn opened(&self, opening: Opening, flags: OpenFlags, reply: ReplyOpen) {
+    fn opened(&self, operation: Operation, opening: Opening, flags: OpenFlags, reply: ReplyOpen) {
         match (flags.acc_mode(), opening) {
             (OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR, _) => reply.error(self.read_only()),
-            (OpenAccMode::O_RDONLY, Opening::Alone) => reply.error(KernelErrno::ENOSYS),
+            (OpenAccMode::O_RDONLY, Opening::Alone) => {
+                self.local(operation, Ended::Well, || reply.error(KernelErrno::ENOSYS));
+            }
             (OpenAccMode::O_RDONLY, Opening::Told(flags) | Opening::Passed(flags)) => {
-                reply.opened(UNCOUNTED, flags);
+                self.local(operation, Ended::Well, || reply.opened(UNCOUNTED, flags));
             }
         }
     }
@@ -153,12 +190,18 @@ impl<V: View> Filesystem for Frontend<V> {
         let policy = policy(negotiated.granted, negotiated.passthrough);
         self.context.policy.set(policy).expect("init is called once");
         self.context.negotiated.set(negotiated).expect("init is called once");
+        self.local(Operation::Init, Ended::Well, || ());
         Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.local(Operation::Destroy, Ended::Well, || ());
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.counters().lookup.count();
-        let (call, parent) = (Call::new("lookup", request, parent), number(parent));
+        let (mut call, parent) = (self.call(Operation::Lookup, request, parent), number(parent));
+        call.name(name.as_bytes());
         // The kernel lets names pass that are longer than any file system of Linux has.
         let now = if name.len() > NAME_BYTES_MAX {
             Now::Answered(Err(Errno::ENAMETOOLONG))
@@ -184,14 +227,14 @@ impl<V: View> Filesystem for Frontend<V> {
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.counters().getattr.count();
-        let (call, inode) = (Call::new("getattr", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Getattr, request, inode), number(inode));
         let now = self.view().attributes(inode);
         self.answer(call, now, Attributed { inode, reply }, Question::Attributes(inode));
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         self.counters().readlink.count();
-        let (call, inode) = (Call::new("readlink", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Readlink, request, inode), number(inode));
         self.answer(call, self.view().target(inode), Pointed { reply }, Question::Target(inode));
     }
 
@@ -199,9 +242,9 @@ impl<V: View> Filesystem for Frontend<V> {
         self.counters().open.count();
         match (self.context.policy().open, flags.acc_mode()) {
             (Opening::Passed(plain), OpenAccMode::O_RDONLY) => {
-                self.pass(Call::new("open", request, inode), number(inode), plain, reply);
+                self.pass(self.call(Operation::Open, request, inode), number(inode), plain, reply);
             }
-            (opening, _) => self.opened(opening, flags, reply),
+            (opening, _) => self.opened(Operation::Open, opening, flags, reply),
         }
     }
 
@@ -218,7 +261,7 @@ impl<V: View> Filesystem for Frontend<V> {
     ) {
         self.counters().read.count();
         self.counters().read_request_bytes_max.raise(len.into());
-        let (call, inode) = (Call::new("read", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Read, request, inode), number(inode));
         let now = self.view().read(inode, offset, len);
         self.answer(
             call,
@@ -233,7 +276,7 @@ impl<V: View> Filesystem for Frontend<V> {
             Flushing::Alone => reply.error(self.kernel_alone()),
             Flushing::Told => {
                 self.counters().other.count();
-                reply.ok();
+                self.local(Operation::Other, Ended::Well, || reply.ok());
             }
         }
     }
@@ -253,12 +296,12 @@ impl<V: View> Filesystem for Frontend<V> {
         if handle == COUNTED {
             self.context.backings.release(number(inode));
         }
-        reply.ok();
+        self.local(Operation::Release, Ended::Well, || reply.ok());
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.counters().opendir.count();
-        self.opened(self.context.policy().opendir, flags, reply);
+        self.opened(Operation::Opendir, self.context.policy().opendir, flags, reply);
     }
 
     fn readdir(
@@ -270,7 +313,7 @@ impl<V: View> Filesystem for Frontend<V> {
         reply: ReplyDirectory,
     ) {
         self.counters().readdir.count();
-        let (call, inode) = (Call::new("readdir", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Readdir, request, inode), number(inode));
         let now = self.view().directory(inode);
         self.answer(call, now, Listed { inode, offset, reply }, Question::Directory(inode));
     }
@@ -284,7 +327,7 @@ impl<V: View> Filesystem for Frontend<V> {
         reply: ReplyDirectoryPlus,
     ) {
         self.counters().readdirplus.count();
-        let (call, inode) = (Call::new("readdirplus", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Readdirplus, request, inode), number(inode));
         let now = self.view().directory(inode);
         self.answer(
             call,
@@ -296,35 +339,48 @@ impl<V: View> Filesystem for Frontend<V> {
 
     fn releasedir(&self, _: &Request, _: INodeNo, _: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
         self.counters().releasedir.count();
-        reply.ok();
+        self.local(Operation::Releasedir, Ended::Well, || reply.ok());
     }
 
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         self.counters().statfs.count();
-        let (call, inode) = (Call::new("statfs", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Statfs, request, inode), number(inode));
         self.ask(call, Measured { reply }, Question::Statistics(inode));
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         // Only a mount without default_permissions asks; ENOSYS lets the kernel go by the modes.
         self.counters().access.count();
-        reply.error(KernelErrno::ENOSYS);
+        self.local(Operation::Access, Ended::Well, || reply.error(KernelErrno::ENOSYS));
     }
 
     fn ioctl(
         &self,
-        _: &Request,
-        _: INodeNo,
+        request: &Request,
+        inode: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
-        _command: u32,
+        command: u32,
         _input: &[u8],
         _output_len: u32,
         reply: ReplyIoctl,
     ) {
-        // Not a terminal: isatty() asks this of every file that Python opens.
         self.counters().ioctl.count();
-        reply.error(KernelErrno::ENOTTY);
+        let controls = self.context.controls.as_ref().filter(|controls| controls.knows(command));
+        match controls {
+            // Not a terminal: isatty() asks this of every file that Python opens.
+            None => {
+                self.local(Operation::Ioctl, Ended::Failed, || reply.error(KernelErrno::ENOTTY))
+            }
+            // They are for who has mounted it: others may be let in to read.
+            Some(_) if ![0, rustix::process::geteuid().as_raw()].contains(&request.uid()) => {
+                self.local(Operation::Ioctl, Ended::Failed, || reply.error(KernelErrno::EPERM));
+            }
+            Some(controls) => {
+                let call = self.call(Operation::Ioctl, request, inode);
+                self.put_away(call, Controlled { reply }, |ticket| controls.ask(command, ticket));
+            }
+        }
     }
 
     fn lseek(
@@ -337,13 +393,19 @@ impl<V: View> Filesystem for Frontend<V> {
         reply: ReplyLseek,
     ) {
         self.counters().lseek.count();
-        let (call, inode) = (Call::new("lseek", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Lseek, request, inode), number(inode));
         let seeking = match (u64::try_from(offset), whence) {
             (Ok(offset), SEEK_DATA) => Seeking::Data(offset),
             (Ok(offset), SEEK_HOLE) => Seeking::Hole(offset),
-            (Err(_), SEEK_DATA | SEEK_HOLE) => return reply.error(KernelErrno::ENXIO),
+            (Err(_), SEEK_DATA | SEEK_HOLE) => {
+                let refuse = || reply.error(KernelErrno::ENXIO);
+                return self.local(Operation::Lseek, Ended::Failed, refuse);
+            }
             // The kernel moves the other ways by itself.
-            _ => return reply.error(KernelErrno::EINVAL),
+            _ => {
+                let refuse = || reply.error(KernelErrno::EINVAL);
+                return self.local(Operation::Lseek, Ended::Failed, refuse);
+            }
         };
         let now = self.view().data_ranges(inode);
         self.answer(call, now, Sought { seeking, reply }, Question::DataRanges(inode));
@@ -358,7 +420,7 @@ impl<V: View> Filesystem for Frontend<V> {
         reply: ReplyXattr,
     ) {
         self.counters().getxattr.count();
-        let (call, inode) = (Call::new("getxattr", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Getxattr, request, inode), number(inode));
         let now = if !self.context.access_lists && is_access_list(name.as_bytes()) {
             Now::Answered(Err(Errno::EOPNOTSUPP))
         } else {
@@ -371,7 +433,7 @@ impl<V: View> Filesystem for Frontend<V> {
 
     fn listxattr(&self, request: &Request, inode: INodeNo, room: u32, reply: ReplyXattr) {
         self.counters().listxattr.count();
-        let (call, inode) = (Call::new("listxattr", request, inode), number(inode));
+        let (call, inode) = (self.call(Operation::Listxattr, request, inode), number(inode));
         let now = self.view().extended_attributes(inode);
         let outcome = Extended { name: None, room, reply };
         self.answer(call, now, outcome, Question::ExtendedAttributes(inode));

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use copper_engine::{Answer, InodeNumber};
+use copper_engine::{Answer, InodeNumber, Provenance};
 use copper_proto::{Directory, Ticket};
 
 use crate::pending::Pending;
@@ -194,7 +194,7 @@ pub(crate) fn answer<B: Send + 'static>(
 ) {
     for ticket in waiting {
         if let Some(complete) = pending.take(ticket) {
-            complete(Ok(Answer::Directory(Arc::clone(directory))));
+            complete(Ok(Answer::Directory(Arc::clone(directory))), Provenance::Held);
         }
     }
 }

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use copper_engine::{Answer, Answers, InodeNumber, Looked};
+use copper_engine::{Answer, Answers, InodeNumber, Looked, Provenance};
 use copper_proto::limits::REQUEST_BOUND;
 use copper_proto::{Errno, Ticket};
 
@@ -41,7 +41,7 @@ pub const EXPIRED: Errno = Errno::ETIMEDOUT;
 pub const CLOSED: Errno = Errno::EIO;
 
 /// How a waiting request is answered.
-pub(crate) type Complete<B> = Box<dyn FnOnce(Result<Answer<B>, Errno>) + Send>;
+pub(crate) type Complete<B> = Box<dyn FnOnce(Result<Answer<B>, Errno>, Provenance) + Send>;
 
 /// What to do with a reference that the kernel never got.
 type GiveBack = Box<dyn Fn(InodeNumber) + Send + Sync>;
@@ -120,7 +120,7 @@ impl<B: Send + 'static> Pending<B> {
         };
         self.wake.notify_all();
         for complete in left {
-            complete(Err(CLOSED));
+            complete(Err(CLOSED), Provenance::Fetched);
         }
     }
 
@@ -198,7 +198,7 @@ impl<B: Send + 'static> Pending<B> {
         };
         for complete in expired {
             self.counters.expired.count();
-            complete(Err(EXPIRED));
+            complete(Err(EXPIRED), Provenance::Fetched);
         }
         watch
     }
@@ -248,9 +248,9 @@ fn ticket(generation: u32, index: usize) -> Ticket {
 }
 
 impl<B: Send + 'static> Answers<B> for Pending<B> {
-    fn answer(&self, ticket: Ticket, answer: Result<Answer<B>, Errno>) {
+    fn answer(&self, ticket: Ticket, answer: Result<Answer<B>, Errno>, provenance: Provenance) {
         if let Some(complete) = self.take(ticket) {
-            complete(answer);
+            complete(answer, provenance);
         } else if let (Ok(Answer::Looked(Looked::Found(found))), Some(give_back)) =
             (answer, self.give_back.get())
         {

@@ -26,14 +26,17 @@ use tracing::{error, info, warn};
 
 use crate::backings::Backings;
 use crate::connection::{CONNECTIONS, Connection};
+use crate::controls::Controls;
 use crate::counters::{CounterValues, Counters};
 use crate::frontend::{Context, Frontend};
+use crate::hot_paths::HotPaths;
 use crate::invalidations::{Invalidations, invalidations};
 use crate::kernel::{KernelFeatures, Negotiated};
 use crate::listers::listers;
 use crate::mount::{MountError, MountOptions, UnmountError, Unmounted, mount, unmount};
 use crate::mount_point::{MountPointError, prepare, remove_created};
 use crate::mount_table::{DeviceId, MountId};
+use crate::operations::Operations;
 use crate::passthrough::{Passthrough, PassthroughBounds, Refusal};
 use crate::pending::Pending;
 use crate::stores::stores;
@@ -64,6 +67,12 @@ pub struct Settings {
     pub threads: usize,
     /// How long [`Mounted::unmount`] waits for the mount's users to leave.
     pub join_bound: Duration,
+    /// Where what becomes of each call is counted.
+    pub operations: Arc<Operations>,
+    /// Where it is counted what paths are asked for, if anywhere.
+    pub paths: Option<Arc<HotPaths>>,
+    /// What ioctls ask of the daemon, if they may ask for anything.
+    pub controls: Option<Arc<dyn Controls>>,
     /// Where `fusectl` is mounted.
     pub connections: PathBuf,
 }
@@ -79,6 +88,9 @@ impl Settings {
             passthrough: None,
             threads: THREADS,
             join_bound: JOIN_BOUND,
+            operations: Arc::default(),
+            paths: None,
+            controls: None,
             connections: PathBuf::from(CONNECTIONS),
         }
     }
@@ -123,6 +135,7 @@ pub struct Mounted {
     created: Vec<PathBuf>,
     recovered: bool,
     counters: Arc<Counters>,
+    operations: Arc<Operations>,
     negotiated: Arc<OnceLock<Negotiated>>,
     /// Why files are not handed to the kernel any more.
     denied: Arc<OnceLock<Refusal>>,
@@ -175,6 +188,7 @@ impl Mounted {
             created: prepared.created,
             recovered: prepared.recovered,
             counters: Arc::clone(pending.counters()),
+            operations: Arc::clone(&settings.operations),
             negotiated: Arc::new(OnceLock::new()),
             denied,
             invalidations: OnceLock::new(),
@@ -228,6 +242,9 @@ impl Mounted {
             backings: Arc::clone(&backings),
             pending: Arc::clone(&pending),
             counters: Arc::clone(&self.counters),
+            operations: Arc::clone(&self.operations),
+            paths: settings.paths.clone(),
+            controls: settings.controls.clone(),
             device: descriptor.try_clone().map_err(SessionError::Handshake)?,
             asked: settings.features,
             // For oneself the source checks as this user, who is never shown what an ACL denies him;

@@ -174,6 +174,17 @@ pub fn own_log() -> Option<PathBuf> {
     is_file.then_some(path)
 }
 
+/// The folder of the run that this daemon belongs to: where its log is, else `DIR/<job>` in the default
+/// place.
+pub fn own_run(job: &Job) -> PathBuf {
+    let log = own_log();
+    let logs = log.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("logs"));
+    match logs.and_then(Path::parent) {
+        Some(run) => run.to_owned(),
+        None => RunFolder::default_base().join(job.as_str()),
+    }
+}
+
 /// This machine's name, as far as it can stand in a file's name.
 pub fn host_name() -> String {
     let name = rustix::system::uname();

@@ -75,6 +75,7 @@ mod mode;
 mod net;
 mod network;
 mod peers;
+mod plain_ioctl;
 #[cfg(copper_asan)]
 pub mod planted;
 mod region;
@@ -88,5 +89,6 @@ pub use error::{Errno, Error, PostError};
 pub use net::{Net, NetError, environment};
 pub use network::{Network, Settings};
 pub use peers::Peer;
+pub use plain_ioctl::plain_ioctl;
 pub use transfer::Event;
 pub use versions::{Versions, versions};

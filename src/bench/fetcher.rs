@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use copper_engine::view::Looked;
-use copper_engine::{Answer, Answers, EngineView, InodeNumber, Now, Question, View};
+use copper_engine::{Answer, Answers, EngineView, InodeNumber, Now, Provenance, Question, View};
 use copper_ofi::Filled;
 use copper_proto::limits::BLOCK_BYTES;
 use copper_proto::{Errno, Ticket};
@@ -181,7 +181,7 @@ impl Fetcher {
 }
 
 impl Answers<Filled> for Fetcher {
-    fn answer(&self, ticket: Ticket, answer: Result<Answer<Filled>, Errno>) {
+    fn answer(&self, ticket: Ticket, answer: Result<Answer<Filled>, Errno>, _: Provenance) {
         let mut batch = self.batch();
         let Some(index) = ticket.0.checked_sub(batch.first) else { return };
         let now_ns = clock_ns();

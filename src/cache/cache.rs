@@ -8,6 +8,8 @@
 //! The number of objects is bounded too: their bookkeeping has its share of the memory, and many
 //! small files would take more than that.
 
+mod contents;
+
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -16,10 +18,13 @@ use copper_proto::store::Known;
 use copper_proto::{Directory, Dropped, Extent, Held, Key, Scope, Tick, ViewPath, What};
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
+use crate::absences::Absences;
 use crate::buddy::Buddy;
 use crate::budget::{Budget, ENTRY_BYTES, OBJECT_BYTES, OBJECTS_MIN};
 use crate::clock_map::ClockMap;
 use crate::past::Past;
+
+pub use contents::Contents;
 
 /// The small queue's share of the arena: the paper's 10 %.
 const SMALL_SHARE: u64 = 10;
@@ -68,6 +73,8 @@ pub struct CacheCounters {
     pub ahead_read: u64,
     /// Objects that were fetched ahead and evicted before they were used, so far.
     pub ahead_evicted: u64,
+    /// Absences that hold for a time.
+    pub absences: Absences,
     /// Decoded directory snapshots.
     pub directories: u64,
     /// Paths of which something is known.
@@ -102,6 +109,7 @@ pub struct Cache {
     ghosts: ClockMap<Key, ()>,
     past: Past,
     entries: ClockMap<ViewPath, Known>,
+    absences: Absences,
     directories: ClockMap<ViewPath, Arc<Directory>>,
     pinned_bytes: u64,
     evicted: u64,
@@ -134,6 +142,7 @@ impl Cache {
             ghosts: ClockMap::new((arena / (64 << 10)).clamp(256, 65_536)),
             past: Past::new((arena / (2 << 10)).clamp(4096, 1 << 20)),
             entries: ClockMap::new(bytes(budget.entries.max(2 << 20))),
+            absences: Absences::default(),
             directories: ClockMap::new(bytes(budget.directories.max(1 << 20))),
             pinned_bytes: 0,
             evicted: 0,
@@ -154,6 +163,7 @@ impl Cache {
             refetched_bytes: self.refetched_bytes,
             ahead_read: self.ahead_read,
             ahead_evicted: self.ahead_evicted,
+            absences: self.absences,
             directories: self.directories.len() as u64,
             attributes: self.entries.len() as u64,
         }
@@ -163,7 +173,10 @@ impl Cache {
     pub fn entry(&mut self, path: &ViewPath, now: Tick) -> Option<Known> {
         match self.entries.get(path.as_bytes()) {
             Some(Known::Present(entry)) => return Some(Known::Present(entry.clone())),
-            Some(&Known::Absent(until)) if until > now => return Some(Known::Absent(until)),
+            Some(&Known::Absent(until)) if until > now => {
+                self.absences.serve(until);
+                return Some(Known::Absent(until));
+            }
             Some(Known::Absent(_)) | None => {}
         }
         let bytes = path.as_bytes();
@@ -189,6 +202,7 @@ impl Cache {
             Known::Absent(_) => 0,
         };
         let weight = ENTRY_BYTES + path.as_bytes().len() + target;
+        self.absences.learn(self.entries.get(path.as_bytes()), &known);
         self.entries.insert(path.clone(), known, weight);
     }
 

@@ -42,6 +42,10 @@ impl<K: Clone + Eq + Hash, V> ClockMap<K, V> {
         })
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.slots.iter().map(|(key, slot)| (key, &slot.value))
+    }
+
     /// What is already there may go, the new value does not.
     pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) {
         if let Some(old) = self.slots.get_mut(&key) {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absences;
 pub mod buddy;
 mod budget;
 pub mod cache;
@@ -14,7 +15,8 @@ mod past;
 pub mod policy;
 mod spill;
 
+pub use absences::Absences;
 pub use buddy::Buddy;
 pub use budget::Budget;
-pub use cache::{Cache, CacheCounters, Candidate, LocalUse};
+pub use cache::{Cache, CacheCounters, Candidate, Contents, LocalUse};
 pub use spill::{Spill, SpillCounters};

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::cpu_bind::{self, CpuBind};
 use super::log_follower::LogFollower;
 use super::{one_line, say};
+use crate::profile::{self, Paths};
 
 /// How long an absent name may be believed at most: a day.
 const ENOENT_TTL_MS_MAX: i64 = 86_400_000;
@@ -73,11 +74,11 @@ pub(super) struct DaemonArguments {
     #[arg(long, short = 'P')]
     profile: bool,
 
-    /// So many paths that were asked for most; implies --profile
+    /// With the K paths that were asked for most; implies --profile
     #[arg(long, short = 'N', value_name = "K", value_parser = clap::value_parser!(u32).range(1..=PROFILE_TOP_MAX))]
     profile_top: Option<u32>,
 
-    /// With the paths themselves; implies --profile
+    /// With all paths, of each kind the 32,768 that were asked for most; implies --profile
     #[arg(long, short = 'A')]
     profile_paths: bool,
 
@@ -140,9 +141,6 @@ impl CompatibleArguments {
 impl DaemonArguments {
     /// Does at once what has to come before the first thread.
     pub(super) fn apply(&self) -> anyhow::Result<()> {
-        if self.wants_profile() {
-            tracing::warn!("profiles are not written yet: `copper status --json` has the counters");
-        }
         cpu_bind::bind(self.cpu_bind.as_ref())
     }
 
@@ -151,8 +149,17 @@ impl DaemonArguments {
         Duration::from_millis(self.enoent_ttl.into())
     }
 
-    fn wants_profile(&self) -> bool {
-        let implied = self.profile_top.is_some() || self.profile_interval.is_some();
-        self.profile || self.profile_paths || implied
+    /// What profiles are to show, if they are wanted. To ask for paths, for the most frequent of them
+    /// or for snapshots is to want them.
+    pub(super) fn profile(&self) -> Option<profile::Plan> {
+        let paths = match self.profile_top {
+            // Both together are the most frequent ones, by their paths.
+            Some(count) => Paths::Top(count as usize),
+            None if self.profile_paths => Paths::All,
+            None => Paths::None,
+        };
+        let interval = self.profile_interval.map(|seconds| Duration::from_secs(seconds.into()));
+        let wanted = self.profile || paths != Paths::None || interval.is_some();
+        wanted.then_some(profile::Plan { paths, interval })
     }
 }

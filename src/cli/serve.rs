@@ -283,6 +283,7 @@ fn plan(arguments: ServeArguments) -> anyhow::Result<Plan> {
         // So that each share of it is whole pages.
         memory_bytes: memory & !((1 << 16) - 1),
         spill,
+        profile: arguments.daemon.profile(),
         net: arguments.net,
         bind,
         source,

@@ -3,12 +3,13 @@
 
 mod others;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use copper_launcher::{Instances, status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::size::Size;
 use super::{print, say};
@@ -32,6 +33,7 @@ pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
     let listed = Instances::open()?.under(&directory)?;
     let mut report = status::collect(&listed);
     let notes = others::add(&listed, &mut report);
+    report["levels"] = levels(&report);
     if arguments.json {
         print(&serde_json::to_string_pretty(&report)?)?;
     } else if listed.is_empty() {
@@ -43,6 +45,40 @@ pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
         say(&format!("copper: {note}"));
     }
     Ok(if listed.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What a level of the tree adds up to.
+const OF_LEVELS: [&str; 8] = [
+    "/totals/calls",
+    "/totals/hits",
+    "/totals/misses",
+    "/totals/negatives",
+    "/totals/errors",
+    "/fabric/pulled_bytes",
+    "/fabric/served_bytes",
+    "/source/bytes",
+];
+
+/// The ranks that lie equally far from the root of the first tree, added up, from the root on.
+fn levels(report: &Value) -> Value {
+    let mut levels: BTreeMap<u64, (u64, [u64; OF_LEVELS.len()])> = BTreeMap::new();
+    for rank in report["ranks"].as_array().into_iter().flatten() {
+        let Some(level) = rank["level"].as_u64() else { continue };
+        let (ranks, sums) = levels.entry(level).or_default();
+        *ranks += 1;
+        for (sum, pointer) in sums.iter_mut().zip(OF_LEVELS) {
+            *sum += rank.pointer(pointer).and_then(Value::as_u64).unwrap_or_default();
+        }
+    }
+    let row = |(level, (ranks, sums))| {
+        let mut row = json!({ "level": level, "ranks": ranks });
+        for (pointer, sum) in OF_LEVELS.iter().zip::<[u64; OF_LEVELS.len()]>(sums) {
+            row[pointer.trim_start_matches('/').replace("totals/", "").replace('/', "_")] =
+                Value::from(sum);
+        }
+        row
+    };
+    levels.into_iter().map(row).collect()
 }
 
 fn print_table(report: &Value) -> anyhow::Result<()> {

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use copper_engine::{Counters, Recorder};
-use copper_fuse::{CounterValues, Mounted};
+use copper_fuse::{CounterValues, HotPaths, Mounted, OperationValues, Operations};
 use copper_launcher::{Job, Progress, Rendezvous, job::host_name};
 use copper_proto::{Forest, Rank};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tracing::info;
 
 use super::refreshing::Refreshing;
 use super::{Plan, resident};
@@ -19,6 +20,8 @@ use crate::source::SourceCounters;
 #[derive(Debug, Serialize)]
 struct TreeReport {
     root: u32,
+    /// Links to the root.
+    level: usize,
     parent: Option<u64>,
     reads_source: bool,
     /// `root`, `child`, `stands-in`, `degraded` or `orphan`.
@@ -37,11 +40,16 @@ pub(super) struct Reporter {
     pub(super) engine: Arc<Counters>,
     pub(super) recorder: Arc<Recorder>,
     pub(super) source: Arc<SourceCounters>,
+    pub(super) operations: Arc<Operations>,
+    /// What paths are asked for, if that is counted.
+    pub(super) paths: Option<Arc<HotPaths>>,
     pub(super) refreshing: Arc<Refreshing>,
     forest: Forest,
     memory_bytes: u64,
     source_access: &'static str,
     started: Instant,
+    registered_us: OnceLock<u64>,
+    ready_us: OnceLock<u64>,
     state: Mutex<&'static str>,
     fabric: OnceLock<(String, String)>,
     mounted: OnceLock<Weak<Mounted>>,
@@ -58,6 +66,8 @@ impl Reporter {
             engine: Arc::default(),
             recorder: Arc::default(),
             source: Arc::default(),
+            operations: Arc::default(),
+            paths: plan.profile.and_then(|profile| profile.paths.table()),
             refreshing: Arc::default(),
             forest: plan.forest,
             memory_bytes: plan.memory_bytes,
@@ -66,6 +76,8 @@ impl Reporter {
                 super::SourceAccess::None => "none",
             },
             started: Instant::now(),
+            registered_us: OnceLock::new(),
+            ready_us: OnceLock::new(),
             state: Mutex::new("starting"),
             fabric: OnceLock::new(),
             mounted: OnceLock::new(),
@@ -74,11 +86,22 @@ impl Reporter {
     }
 
     pub(super) fn set_state(&self, state: &'static str) {
+        if state == "ready" {
+            let _first = self.ready_us.set(self.running_us());
+        }
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// The time since the daemon was started.
+    fn running_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn set_fabric(&self, provider: &str, domain: &str) {
         let _first = self.fabric.set((provider.to_owned(), domain.to_owned()));
+        let _first = self.registered_us.set(self.running_us());
+        // Scripts of release 1.0 look for this line.
+        info!("provider registration completed after {} us", self.running_us());
     }
 
     pub(super) fn set_mounted(&self, mounted: &Arc<Mounted>) {
@@ -100,6 +123,7 @@ impl Reporter {
     pub(super) fn report(&self) -> Value {
         let trees: Vec<TreeReport> = self.trees().collect();
         let mounted = self.mounted.get().and_then(Weak::upgrade);
+        let operations = self.operations.snapshot();
         json!({
             "rank": self.rank.0,
             "size": self.size,
@@ -109,17 +133,25 @@ impl Reporter {
             "version": env!("CARGO_PKG_VERSION"),
             "state": self.state(&trees),
             "parent": trees[0].parent,
+            "level": trees[0].level,
             "moved": Reporter::moved(&trees),
             "trees": trees,
             "fanout": self.forest.fanout(),
             "progress": self.progress_report(),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
+            "bootstrap": {
+                "registered_us": self.registered_us.get(),
+                "ready_us": self.ready_us.get(),
+            },
+            "totals": totals_report(&operations),
+            "operations": operations_report(&operations),
             "source": self.source_report(),
             "fabric": self.fabric_report(),
             "fuse": mounted.as_ref().map(|mounted| fuse_report(mounted)),
             "kernel": mounted.as_ref().map(|mounted| kernel_report(mounted)),
             "cache": self.cache_report(),
+            "absences": self.absences_report(),
             "spill": self.spill_report(),
             "memory": resident::report(self.memory_bytes),
             "under_way": self.under_way_report(),
@@ -129,7 +161,7 @@ impl Reporter {
     }
 
     /// What another rank is told of this one: the numbers that the table shows, and those by which
-    /// trouble shows. Some 1,200 bytes.
+    /// trouble shows. Some 1,300 bytes.
     pub(super) fn short_report(&self) -> Value {
         let trees: Vec<TreeReport> = self.trees().collect();
         let mounted = self.mounted.get().and_then(Weak::upgrade);
@@ -138,8 +170,14 @@ impl Reporter {
             Value::Object(pairs.collect::<Map<_, _>>())
         };
         let (source, fabric) = (self.source_report(), self.fabric_report());
-        let fabric_names =
-            ["provider", "pulls", "pulled_bytes", "messages_dropped", "checksum_failures"];
+        let fabric_names = [
+            "provider",
+            "pulls",
+            "pulled_bytes",
+            "served_bytes",
+            "messages_dropped",
+            "checksum_failures",
+        ];
         json!({
             "rank": self.rank.0,
             "size": self.size,
@@ -148,7 +186,9 @@ impl Reporter {
             "version": env!("CARGO_PKG_VERSION"),
             "state": self.state(&trees),
             "parent": trees[0].parent,
+            "level": trees[0].level,
             "moved": Reporter::moved(&trees),
+            "totals": totals_report(&self.operations.snapshot()),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
             "source": pick(source, &["access", "opens", "reads", "bytes", "refused", "degraded_reads"]),
@@ -180,6 +220,7 @@ impl Reporter {
             let reads_source = get(&counted.reads_source) == 1;
             TreeReport {
                 root: tree.root().0,
+                level: tree.ancestors(self.rank).count(),
                 parent,
                 reads_source,
                 role: match (parent, reads_source) {
@@ -227,6 +268,7 @@ impl Reporter {
             "domain": domain,
             "pulls": get(&engine.pulls),
             "pulled_bytes": get(&engine.pulled_bytes),
+            "served_bytes": get(&engine.served_bytes),
             "inlined": get(&engine.inlined),
             "messages_sent": get(&engine.messages_sent),
             "messages_received": get(&engine.messages_received),
@@ -260,6 +302,17 @@ impl Reporter {
             "fetched_ahead_read": get(&engine.fetched_ahead_read),
             "fetched_ahead_evicted": get(&engine.fetched_ahead_evicted),
             "starved": get(&engine.starved),
+        })
+    }
+
+    /// Of absences that are believed for a time only.
+    fn absences_report(&self) -> Value {
+        let engine = &*self.engine;
+        json!({
+            "stored": get(&engine.absences_stored),
+            "served": get(&engine.absences_served),
+            "expired": get(&engine.absences_expired),
+            "cleared": get(&engine.absences_cleared),
         })
     }
 
@@ -340,6 +393,40 @@ pub(super) fn of_job(rendezvous: &Weak<Rendezvous>) -> Value {
         }
         Err(error) => json!({ "error": error.to_string() }),
     }
+}
+
+fn totals_report(operations: &[OperationValues]) -> Value {
+    let sum = |of: fn(&OperationValues) -> u64| operations.iter().map(of).sum::<u64>();
+    json!({
+        "calls": sum(OperationValues::calls),
+        "hits": sum(|row| row.hits),
+        "misses": sum(|row| row.misses),
+        "negatives": sum(|row| row.negatives),
+        "errors": sum(|row| row.errors),
+    })
+}
+
+fn operations_report(operations: &[OperationValues]) -> Value {
+    let row = |row: &OperationValues| {
+        let latency = &row.latency;
+        let values = json!({
+            "calls": row.calls(),
+            "hits": row.hits,
+            "misses": row.misses,
+            "negatives": row.negatives,
+            "errors": row.errors,
+            "latency": {
+                "total_ns": latency.total_ns(),
+                "p50_ns": latency.quantile_ns(0.5),
+                "p90_ns": latency.quantile_ns(0.9),
+                "p99_ns": latency.quantile_ns(0.99),
+                "max_ns": latency.max_ns(),
+                "buckets": latency.filled().collect::<Vec<_>>(),
+            },
+        });
+        (row.operation.name().to_owned(), values)
+    };
+    Value::Object(operations.iter().map(row).collect())
 }
 
 fn fuse_report(mounted: &Mounted) -> Value {

@@ -22,6 +22,8 @@ counters! {
     pulls,
     /// Bytes of pulls that ended well.
     pulled_bytes,
+    /// Bytes of leases that children gave back: what they have pulled here.
+    served_bytes,
     /// Answers whose bytes came inside the message.
     inlined,
     /// Messages sent.
@@ -84,6 +86,14 @@ counters! {
     spill_bytes,
     /// Bytes that it may take.
     spill_limit_bytes,
+    /// Absences taken in that hold for a time only.
+    absences_stored,
+    /// Answers with one.
+    absences_served,
+    /// Those whose time had passed when the path was asked for again.
+    absences_expired,
+    /// Those that ended because something is there now.
+    absences_cleared,
     /// Decoded directory snapshots.
     directories,
     /// Paths of which something is known.

@@ -12,14 +12,15 @@ use copper_proto::encoding::Malformed;
 use copper_proto::limits::{MESSAGE_BYTES_MAX, REQUEST_BOUND};
 use copper_proto::node::{Input, SourceUse};
 use copper_proto::{
-    CopyFrom, DataRanges, Directory, ExtendedAttributes, Extent, FilePolicy, JobId, Key, LinkId,
-    Member, Message, Output, PullFailure, PullId, Rank, ReadAhead, SourceAnswer, SourceRequest,
-    Tick, Ticket, TreeIndex, What,
+    CopyFrom, DataRanges, Directory, Errno, ExtendedAttributes, Extent, FilePolicy, JobId, Key,
+    LinkId, Member, Message, Output, PullFailure, PullId, Rank, ReadAhead, SourceAnswer,
+    SourceRequest, Tick, Ticket, TreeIndex, What,
 };
 use tracing::{debug, info, warn};
 use twox_hash::XxHash3_64;
 
 use crate::counters::{Counters, add, set};
+use crate::first_answers::FirstAnswers;
 use crate::inodes::{Inodes, inodes_within};
 use crate::ports::{
     Control, Fabric, FabricEvent, Failed, Memory, PostError, Refreshed, Role, Source, SourceDone,
@@ -30,7 +31,7 @@ use crate::queue::Queue;
 use crate::recorder::Recorder;
 use crate::shelf::{Shelf, Slots};
 use crate::spilling::{Restore, Restored, SpillSettings, Spilling};
-use crate::view::{Answers, Stale};
+use crate::view::{Answer, Answers, Provenance, Stale};
 
 /// Questions taken from the queue in one turn, so that messages and completions get theirs.
 const QUESTIONS_PER_TURN: usize = 64;
@@ -116,6 +117,10 @@ pub struct Engine<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> {
     broken: Box<dyn Fn(LinkId) + Send>,
     controls: Receiver<Control>,
     questions: Questions<M::Filled>,
+    /// The question that was taken from the queue last, until all is done for it that can be done
+    /// without waiting.
+    taken: Option<Ticket>,
+    firsts: FirstAnswers,
     links: HashMap<LinkId, Link<F::Peer>>,
     tokens: HashMap<u64, LinkId>,
     pulls: HashMap<PullId, Pull>,
@@ -158,6 +163,8 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             broken: settings.broken,
             controls,
             questions: Questions::default(),
+            taken: None,
+            firsts: FirstAnswers::default(),
             links: HashMap::new(),
             tokens: HashMap::new(),
             pulls: HashMap::new(),
@@ -183,8 +190,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         for _ in 0..QUESTIONS_PER_TURN {
             let Some((ticket, question)) = self.queue.pop() else { break };
             worked = true;
+            self.taken = Some(ticket);
             self.on_question(ticket, question);
             self.work();
+            self.taken = None;
         }
         worked |= self.post_again();
         if self.member.next_due() <= now {
@@ -246,7 +255,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let made = Link { rank, tree, peer, send_token, receive_token, arena_bytes };
                 self.links.insert(link, made);
                 self.tokens.insert(receive_token, link);
-                info!(%rank, %tree, ?role, "linked");
+                debug!(%rank, %tree, ?role, "linked");
                 self.inputs.push_back(match role {
                     Role::Parent => Input::ParentUp { tree, link, rank },
                     Role::Child => Input::ChildUp { tree, link, rank },
@@ -256,6 +265,9 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             Control::Orphaned(tree) => self.inputs.push_back(Input::Orphaned { tree }),
             Control::Refresh { epoch, scope } => {
                 self.inputs.push_back(Input::Refresh { epoch, scope });
+            }
+            Control::List { rows_max, reply } => {
+                let _ = reply.try_send(self.cache.contents(rows_max));
             }
         }
         self.work();
@@ -267,7 +279,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         let asked = std::iter::from_fn(|| self.queue.pop().map(|(ticket, _)| ticket));
         let open: Vec<Ticket> = asked.chain(self.questions.drain()).collect();
         for ticket in open {
-            self.answers.answer(ticket, Err(copper_proto::Errno::EIO));
+            self.answers.answer(ticket, Err(Errno::EIO), Provenance::Fetched);
         }
     }
 
@@ -340,7 +352,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             unreachable!("the fabric reports each read once")
         };
         let result = match arrived {
-            Ok(()) => self.filled(&key, extent, into, Some(checksum)),
+            Ok(()) => {
+                self.firsts.on_object(&key, self.now);
+                self.filled(&key, extent, into, Some(checksum))
+            }
             Err(Failed) => {
                 drop(into);
                 Err(PullFailure::Fabric)
@@ -475,7 +490,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let mut bytes = self.memory.take(into);
                 let object;
                 let source: &[u8] = match from {
-                    CopyFrom::Message => payload,
+                    CopyFrom::Message => {
+                        self.firsts.on_object(&key, self.now);
+                        payload
+                    }
                     CopyFrom::Source(job) => {
                         object = self.encoded.remove(&job).expect("held until it is copied");
                         &object
@@ -609,6 +627,13 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         }
     }
 
+    /// Answers a question: from what this node holds if nobody had to be waited for.
+    fn answer(&self, question: Ticket, answer: Result<Answer<M::Filled>, Errno>) {
+        let held = self.taken == Some(question);
+        let provenance = if held { Provenance::Held } else { Provenance::Fetched };
+        self.answers.answer(question, answer, provenance);
+    }
+
     fn want(&mut self, step: Step<M::Filled>, key: Key) {
         let ticket = self.questions.begin(step);
         let deadline = self.now + REQUEST_BOUND;
@@ -620,6 +645,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         let node = self.member.counters();
         set(&counters.pulls, node.pulls);
         set(&counters.pulled_bytes, node.pulled_bytes);
+        set(&counters.served_bytes, node.served_bytes);
         set(&counters.inlined, node.inlined);
         set(&counters.retries, node.retries);
         set(&counters.checksum_failures, node.checksum_failures);
@@ -652,6 +678,10 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             set(&counters.spill_bytes, spill.bytes);
             set(&counters.spill_limit_bytes, spill.limit_bytes);
         }
+        set(&counters.absences_stored, cache.absences.stored);
+        set(&counters.absences_served, cache.absences.served);
+        set(&counters.absences_expired, cache.absences.expired);
+        set(&counters.absences_cleared, cache.absences.cleared);
         set(&counters.directories, cache.directories);
         set(&counters.attributes, cache.attributes);
         set(&counters.inodes, self.inodes.len() as u64);

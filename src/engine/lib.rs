@@ -10,6 +10,7 @@
 
 pub mod counters;
 pub mod engine;
+mod first_answers;
 pub mod inodes;
 #[cfg(all(test, copper_loom))]
 mod models;
@@ -28,4 +29,6 @@ pub use ports::{Control, Fabric, FabricEvent, Memory, PostError, Source, SpillFi
 pub use queue::{EngineView, Queue};
 pub use recorder::Recorder;
 pub use spilling::SpillSettings;
-pub use view::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, Stale, View};
+pub use view::{
+    Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Provenance, Question, Stale, View,
+};

@@ -1,6 +1,9 @@
 //! What the engine needs of the world, as traits: an arena, a fabric, a source, a spill file, a way to
 //! be woken.
 
+use std::sync::mpsc::SyncSender;
+
+use copper_cache::Contents;
 use copper_proto::{
     Dropped, Entry, Epoch, Errno, Extent, JobId, Key, LinkId, PullId, Rank, Scope, Statistics,
     TreeIndex,
@@ -228,6 +231,13 @@ pub enum Control {
         epoch: Epoch,
         /// What.
         scope: Scope,
+    },
+    /// Somebody wants to see what is held. It is dropped if he does not wait.
+    List {
+        /// Objects, and paths, at most.
+        rows_max: usize,
+        /// Who.
+        reply: SyncSender<Contents>,
     },
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use copper_proto::limits::LOCAL_WAITERS_MAX;
 use copper_proto::{
     Attributes, BlockIndex, DataRanges, Directory, Errno, ExtendedAttributes, FileKind, Ticket,
+    ViewPath,
 };
 
 use crate::inodes::{Inode, Inodes};
@@ -128,6 +129,10 @@ where
             Ok(None) => Now::Ask,
             Err(errno) => Now::Answered(Err(errno)),
         }
+    }
+
+    fn path(&self, inode: InodeNumber) -> Option<ViewPath> {
+        self.inodes.get(inode).map(|inode| inode.path.clone())
     }
 
     fn target(&self, inode: InodeNumber) -> Now<Arc<[u8]>> {

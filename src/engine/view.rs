@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use copper_proto::{
-    Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics, Ticket,
+    Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics, Ticket, ViewPath,
 };
 
 /// A number that the frontend shows for a file: sequential, never reused; 1 is the view's root.
@@ -152,13 +152,24 @@ pub enum Answer<B> {
     DataRanges(Arc<DataRanges>),
     /// To [`Question::Statistics`].
     Statistics(Statistics),
+    /// To no question: of a frontend's own, that something is done.
+    Done,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provenance {
+    /// This node held it.
+    Held,
+    /// Somebody had to be waited for: a parent, the source, the spill, or whoever asked before.
+    Fetched,
 }
 
 /// Where a frontend's answers go. Called from the engine's thread: it must not block.
 pub trait Answers<B>: Send + Sync + 'static {
     /// Hands over the answer to a ticket. A ticket that is no longer known was answered by the
     /// watchdog: the answer is dropped.
-    fn answer(&self, ticket: Ticket, answer: Result<Answer<B>, Errno>);
+    fn answer(&self, ticket: Ticket, answer: Result<Answer<B>, Errno>, provenance: Provenance);
 }
 
 /// An engine, seen from a frontend. All methods may be called from any thread and never block on
@@ -199,6 +210,9 @@ pub trait View: Send + Sync + 'static {
 
     /// Where a regular file has data and where holes.
     fn data_ranges(&self, inode: InodeNumber) -> Now<Arc<DataRanges>>;
+
+    /// The path of an inode that the kernel holds, below the view and without a slash before it.
+    fn path(&self, inode: InodeNumber) -> Option<ViewPath>;
 
     /// The kernel gives `count` references back.
     fn forget(&self, inode: InodeNumber, count: u64);

@@ -7,6 +7,8 @@ pub struct NodeCounters {
     pub pulls: u64,
     /// Bytes of pulls that ended well.
     pub pulled_bytes: u64,
+    /// Bytes of leases that children gave back: what they have pulled here.
+    pub served_bytes: u64,
     /// Answers whose bytes came inside the message.
     pub inlined: u64,
     /// Fetches begun again after a failure.
@@ -70,7 +72,7 @@ macro_rules! summed {
     };
 }
 
-summed!(NodeCounters: pulls, pulled_bytes, inlined, retries, checksum_failures, quarantined,
+summed!(NodeCounters: pulls, pulled_bytes, served_bytes, inlined, retries, checksum_failures, quarantined,
     expired, starved, misses, fetched_ahead, ahead_awaited, refreshes, outdated, restored_bytes,
     spill_lost, violations, given_up, degraded_reads, recalled);
 summed!(Gauges: fetches, pulls, quarantined, jobs, leases_given, leases_held);

@@ -118,19 +118,21 @@ impl Children {
         over
     }
 
-    /// A child is done with leases.
+    /// A child is done with leases, of so many bytes.
     pub(crate) fn on_done(
         &mut self,
         link: LinkId,
         leases: &[LeaseId],
         store: &mut impl Store,
-    ) -> Result<(), Violation> {
+    ) -> Result<u64, Violation> {
         let child = self.children.get_mut(&link).ok_or(Violation::WrongDirection)?;
+        let mut bytes = 0;
         for lease in leases {
             let (extent, _) = child.leases.remove(lease).ok_or(Violation::Lease)?;
+            bytes += u64::from(extent.len);
             self.planted.unpin(extent, store);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// A child asks.

@@ -36,6 +36,7 @@ pub(crate) struct Options {
     pub(crate) memory: &'static str,
     /// Whether ranks that are no root may read the source: `none` or `direct`.
     pub(crate) source: &'static str,
+    pub(crate) log_level: &'static str,
     /// Further arguments of `copper launch`.
     pub(crate) arguments: Vec<OsString>,
     pub(crate) user: User,
@@ -45,7 +46,7 @@ impl Default for Options {
     fn default() -> Options {
         let further = std::env::var(LAUNCH_VARIABLE).unwrap_or_default();
         let arguments = further.split_whitespace().map(OsString::from).collect();
-        Options { memory: "64MiB", source: "none", arguments, user: User::Own }
+        Options { memory: "64MiB", source: "none", log_level: "info", arguments, user: User::Own }
     }
 }
 
@@ -100,7 +101,8 @@ pub(crate) fn launch_command(
     options: &Options,
 ) -> Command {
     let mut command = copper_as(scratch.path(), &options.user);
-    command.args(["launch", "--source", options.source, "--net", "tcp", "-l", "info"]);
+    command.args(["launch", "--source", options.source, "--net", "tcp"]);
+    command.args(["-l", options.log_level]);
     command.args(["--local", &ranks.to_string(), "--memory", options.memory]);
     command.arg("-v").arg(directory).arg("-d").arg(scratch.join("logs"));
     command.args(&options.arguments);

@@ -1,31 +1,76 @@
-//! What a log line says of a request.
+//! One request: when it came, what a log line and the counters say of it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use copper_engine::Provenance;
 use copper_proto::Errno;
 use fuser::{INodeNo, Request};
 use tracing::{debug, warn};
 
 use crate::attributes::kernel_errno;
 use crate::counters::Counters;
+use crate::hot_paths::{Category, HotPaths};
+use crate::operations::{Ended, Operation, Operations};
 
 /// One request of the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
-    operation: &'static str,
+    operation: Operation,
     /// The kernel's number of the request.
     pub(crate) request: u64,
     inode: u64,
+    started: Instant,
+    /// Where its object came from, as far as that is known.
+    pub(crate) provenance: Provenance,
+    /// What it is about, if paths are counted.
+    pub(crate) path: Option<Arc<[u8]>>,
 }
 
 impl Call {
-    pub(crate) fn new(operation: &'static str, request: &Request, inode: INodeNo) -> Call {
-        Call { operation, request: request.unique().0, inode: inode.0 }
+    pub(crate) fn new(operation: Operation, request: &Request, inode: INodeNo) -> Call {
+        Call {
+            operation,
+            request: request.unique().0,
+            inode: inode.0,
+            started: Instant::now(),
+            provenance: Provenance::Held,
+            path: None,
+        }
     }
 
-    /// Counts and logs an errno that is about to be the answer, and gives it as the kernel's. That a
-    /// name does not exist, may not be read or is no directory is an answer like any other; that
-    /// the daemon could not do its work is a failure.
-    pub(crate) fn failed(&self, counters: &Counters, errno: Errno) -> fuser::Errno {
-        let Call { operation, request, inode } = *self;
+    /// It is about a name in its inode, a directory.
+    pub(crate) fn name(&mut self, name: &[u8]) {
+        if let Some(directory) = &self.path {
+            let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+            self.path = Some([directory, slash, name].concat().into());
+        }
+    }
+
+    /// Counts it, if it has ended.
+    pub(crate) fn ended(self, operations: &Operations, paths: Option<&HotPaths>, ended: Ended) {
+        if ended == Ended::Later {
+            return;
+        }
+        let Call { operation, started, provenance, path, .. } = self;
+        // What is opened, and what the daemon is told to do, has no object.
+        let asks = !matches!(operation, Operation::Open | Operation::Ioctl);
+        operations.record(operation, asks.then_some(provenance), ended, started.elapsed());
+        if let (Some(paths), Some(path), Some(category)) = (paths, path, Category::of(operation)) {
+            paths.record(category, &path, provenance, ended);
+        }
+    }
+
+    /// Counts and logs an errno, and replies with it. That a name does not exist, may not be read or
+    /// is no directory is an answer like any other; that the daemon could not do its work is a failure.
+    pub(crate) fn fail(
+        &self,
+        counters: &Counters,
+        errno: Errno,
+        reply: impl FnOnce(fuser::Errno),
+    ) -> Ended {
+        let Call { operation, request, inode, .. } = *self;
+        let operation = operation.name();
         if errno != Errno::ENOENT {
             counters.errors.count();
             if is_answer(errno) {
@@ -34,7 +79,11 @@ impl Call {
                 warn!(operation, request, inode, %errno, "request failed");
             }
         }
-        kernel_errno(errno)
+        reply(kernel_errno(errno));
+        match errno {
+            Errno::ENOENT | Errno::ENODATA => Ended::Negative,
+            _ => Ended::Failed,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::outcome::{Outcome, Read};
 use super::{Context, Frontend};
 use crate::backings::Opener;
+use crate::operations::Ended;
 
 /// A file's whole content, for whoever was the first to open it.
 struct Content {
@@ -31,7 +32,9 @@ impl<V: View> Frontend<V> {
             Now::Answered(_) | Now::Ask => 0,
         };
         let first = Opener { reply, plain };
-        let Some(first) = self.context.backings.open(inode, size, first) else { return };
+        let Some(first) = self.context.backings.open(inode, size, first) else {
+            return call.ended(&self.context.operations, None, Ended::Well);
+        };
         let len = u32::try_from(size).expect("what is handed over is far smaller");
         let now = self.view().read(inode, 0, len);
         let question = Question::Read { inode, offset: 0, len };
@@ -46,7 +49,12 @@ impl<V: View> Outcome<V> for Content {
         <Read as Outcome<V>>::value(answer)
     }
 
-    fn finish(self, context: &Arc<Context<V>>, _: Call, outcome: Result<Self::Value, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        _: &Call,
+        outcome: Result<Self::Value, Errno>,
+    ) -> Ended {
         let Content { inode, size, first } = self;
         match outcome {
             Ok(pieces) => context.backings.content(inode, size, pieces, first),
@@ -56,5 +64,6 @@ impl<V: View> Outcome<V> for Content {
                 context.backings.no_content(inode, first);
             }
         }
+        Ended::Well
     }
 }

@@ -53,7 +53,7 @@ impl Row<'_> {
 /// Replies with the entries at these positions, as many as fit.
 pub(super) fn reply<V: View>(
     context: &Context<V>,
-    call: Call,
+    call: &Call,
     inode: InodeNumber,
     directory: &Directory,
     positions: Range<u64>,

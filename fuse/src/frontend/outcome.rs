@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use copper_engine::{Answer, InodeNumber, Looked as Name, Now, Piece, View};
+use copper_engine::{Answer, InodeNumber, Looked as Name, Now, Piece, Provenance, View};
 use copper_proto::{Attributes, DataRanges, Directory, Errno, ExtendedAttributes, Statistics};
 use fuser::{
-    Generation, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyLseek,
-    ReplyStatfs, ReplyXattr,
+    Generation, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyStatfs, ReplyXattr,
 };
 
 use super::call::Call;
@@ -16,6 +16,7 @@ use super::{Context, listing, listing_plus};
 use crate::attributes::{absence, file_attributes};
 use crate::kernel::LONG;
 use crate::listers::{self, Turn};
+use crate::operations::Ended;
 use crate::pending::Complete;
 
 /// Inode numbers are never reused, so one generation will do.
@@ -29,21 +30,39 @@ pub(super) trait Outcome<V: View>: Send + 'static {
     /// The value in an engine's answer, if that answers the right question.
     fn value(answer: Answer<V::Bytes>) -> Option<Self::Value>;
 
-    /// Replies.
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Self::Value, Errno>);
+    /// Replies; tells how the call ended.
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Self::Value, Errno>,
+    ) -> Ended;
+}
+
+/// Replies, and counts the call.
+pub(super) fn finish<V: View, O: Outcome<V>>(
+    context: &Arc<Context<V>>,
+    call: Call,
+    outcome: O,
+    result: Result<O::Value, Errno>,
+) {
+    let ended = outcome.finish(context, &call, result);
+    call.ended(&context.operations, context.paths.as_deref(), ended);
 }
 
 /// A reply that is put away until its answer comes.
 pub(super) fn complete<V: View, O: Outcome<V>>(
     context: &Arc<Context<V>>,
-    call: Call,
+    mut call: Call,
     outcome: O,
 ) -> Complete<V::Bytes> {
     let context = Arc::clone(context);
-    Box::new(move |answer| {
+    Box::new(move |answer, provenance| {
         // An answer of the wrong kind is a bug of the engine, and one file's problem.
         let right = |answer| O::value(answer).ok_or(Errno::EPROTO);
-        outcome.finish(&context, call, answer.and_then(right));
+        // Of a reply that was put away twice, as ListedPlus may be, the farther one.
+        call.provenance = call.provenance.max(provenance);
+        finish(&context, call, outcome, answer.and_then(right));
     })
 }
 
@@ -59,12 +78,13 @@ impl<V: View> Outcome<V> for Looked {
         if let Answer::Looked(looked) = answer { Some(looked) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Name, Errno>) {
+    fn finish(self, context: &Arc<Context<V>>, call: &Call, outcome: Result<Name, Errno>) -> Ended {
         let policy = context.policy();
         match outcome {
             Ok(Name::Found(found)) => {
                 let attributes = file_attributes(found.inode, &found.attributes);
                 self.reply.entry(&policy.keep, &attributes, GENERATION);
+                Ended::Well
             }
             Ok(Name::Absent { keep }) => {
                 context.counters.negative.count();
@@ -75,12 +95,13 @@ impl<V: View> Outcome<V> for Looked {
                 } else {
                     self.reply.error(fuser::Errno::ENOENT);
                 }
+                if keep < LONG { Ended::NegativeForNow } else { Ended::Negative }
             }
             Err(errno) => {
                 if errno == Errno::ENOENT {
                     context.counters.negative.count();
                 }
-                self.reply.error(call.failed(&context.counters, errno));
+                call.fail(&context.counters, errno, |errno| self.reply.error(errno))
             }
         }
     }
@@ -99,13 +120,19 @@ impl<V: View> Outcome<V> for Attributed {
         if let Answer::Attributes(attributes) = answer { Some(attributes) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Attributes, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Attributes, Errno>,
+    ) -> Ended {
         match outcome {
             Ok(attributes) => {
                 let attributes = file_attributes(self.inode, &attributes);
                 self.reply.attr(&context.policy().keep, &attributes);
+                Ended::Well
             }
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
@@ -122,10 +149,18 @@ impl<V: View> Outcome<V> for Pointed {
         if let Answer::Target(target) = answer { Some(target) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<[u8]>, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Arc<[u8]>, Errno>,
+    ) -> Ended {
         match outcome {
-            Ok(target) => self.reply.data(&target),
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Ok(target) => {
+                self.reply.data(&target);
+                Ended::Well
+            }
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
@@ -145,11 +180,16 @@ impl<V: View> Outcome<V> for Read {
         if let Answer::Data(pieces) = answer { Some(pieces) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Self::Value, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Self::Value, Errno>,
+    ) -> Ended {
         let pieces = match outcome {
             Ok(pieces) => pieces,
             Err(errno) => {
-                return self.reply.error(call.failed(&context.counters, errno));
+                return call.fail(&context.counters, errno, |errno| self.reply.error(errno));
             }
         };
         let bytes: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
@@ -172,6 +212,7 @@ impl<V: View> Outcome<V> for Read {
                 self.reply.data(&joined);
             }
         }
+        Ended::Well
     }
 }
 
@@ -189,12 +230,18 @@ impl<V: View> Outcome<V> for Listed {
         if let Answer::Directory(directory) = answer { Some(directory) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Arc<Directory>, Errno>,
+    ) -> Ended {
         match outcome {
             Ok(directory) => {
                 listing::reply(&*context.view, self.inode, &directory, self.offset, self.reply);
+                Ended::Well
             }
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
@@ -216,28 +263,42 @@ impl<V: View> Outcome<V> for ListedPlus {
         <Listed as Outcome<V>>::value(answer)
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Arc<Directory>, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Arc<Directory>, Errno>,
+    ) -> Ended {
         match outcome {
             Ok(directory) if context.policy().cache_directories => {
-                self.in_turn(context, call, &directory);
+                self.in_turn(context, call, &directory)
             }
             Ok(directory) => {
                 let range = self.offset..u64::MAX;
                 listing_plus::reply(context, call, self.inode, &directory, range, self.reply);
+                Ended::Well
             }
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
 
 impl ListedPlus {
     /// Replies, but not while somebody else is reading the same listing to its end.
-    fn in_turn<V: View>(self, context: &Arc<Context<V>>, call: Call, directory: &Arc<Directory>) {
+    fn in_turn<V: View>(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        directory: &Arc<Directory>,
+    ) -> Ended {
         let (inode, offset) = (self.inode, self.offset);
         if offset == 0 && self.waited.is_none() {
             match context.listers.turn(inode, directory, Instant::now()) {
                 Turn::Now(overdue) => listers::answer(&context.pending, overdue, directory),
-                Turn::Later(kept) => return self.wait(context, call, kept),
+                Turn::Later(kept) => {
+                    self.wait(context, call.clone(), kept);
+                    return Ended::Later;
+                }
             }
         }
         let is_kept = self.waited.is_some_and(|kept| kept.load(Ordering::Acquire));
@@ -246,6 +307,7 @@ impl ListedPlus {
         if offset >= directory.len() as u64 + 2 {
             context.listers.end(inode, Instant::now());
         }
+        Ended::Well
     }
 
     fn wait<V: View>(self, context: &Arc<Context<V>>, call: Call, kept: Arc<AtomicBool>) {
@@ -255,13 +317,14 @@ impl ListedPlus {
             Ok(ticket) if context.listers.wait(inode, ticket) => {}
             Ok(ticket) => {
                 if let Some(complete) = context.pending.take(ticket) {
-                    complete(match context.view.directory(inode) {
+                    let directory = match context.view.directory(inode) {
                         Now::Answered(directory) => directory.map(Answer::Directory),
                         Now::Ask => Err(Errno::EIO),
-                    });
+                    };
+                    complete(directory, Provenance::Held);
                 }
             }
-            Err((complete, errno)) => complete(Err(errno)),
+            Err((complete, errno)) => complete(Err(errno), Provenance::Held),
         }
     }
 }
@@ -278,19 +341,27 @@ impl<V: View> Outcome<V> for Measured {
         if let Answer::Statistics(statistics) = answer { Some(statistics) } else { None }
     }
 
-    fn finish(self, context: &Arc<Context<V>>, call: Call, outcome: Result<Statistics, Errno>) {
+    fn finish(
+        self,
+        context: &Arc<Context<V>>,
+        call: &Call,
+        outcome: Result<Statistics, Errno>,
+    ) -> Ended {
         match outcome {
-            Ok(statistics) => self.reply.statfs(
-                statistics.blocks,
-                statistics.blocks_free,
-                statistics.blocks_available,
-                statistics.files,
-                statistics.files_free,
-                statistics.block_bytes,
-                statistics.name_bytes_max,
-                statistics.fragment_bytes,
-            ),
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Ok(statistics) => {
+                self.reply.statfs(
+                    statistics.blocks,
+                    statistics.blocks_free,
+                    statistics.blocks_available,
+                    statistics.files,
+                    statistics.files_free,
+                    statistics.block_bytes,
+                    statistics.name_bytes_max,
+                    statistics.fragment_bytes,
+                );
+                Ended::Well
+            }
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
@@ -320,9 +391,9 @@ impl<V: View> Outcome<V> for Sought {
     fn finish(
         self,
         context: &Arc<Context<V>>,
-        call: Call,
+        call: &Call,
         outcome: Result<Arc<DataRanges>, Errno>,
-    ) {
+    ) -> Ended {
         let offset = outcome.and_then(|ranges| {
             let offset = match self.seeking {
                 Seeking::Data(offset) => ranges.data_from(offset),
@@ -331,8 +402,34 @@ impl<V: View> Outcome<V> for Sought {
             offset.and_then(|offset| i64::try_from(offset).ok()).ok_or(Errno::ENXIO)
         });
         match offset {
-            Ok(offset) => self.reply.offset(offset),
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Ok(offset) => {
+                self.reply.offset(offset);
+                Ended::Well
+            }
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
+        }
+    }
+}
+
+/// IOCTL that the daemon knows.
+pub(super) struct Controlled {
+    pub(super) reply: ReplyIoctl,
+}
+
+impl<V: View> Outcome<V> for Controlled {
+    type Value = ();
+
+    fn value(answer: Answer<V::Bytes>) -> Option<()> {
+        matches!(answer, Answer::Done).then_some(())
+    }
+
+    fn finish(self, context: &Arc<Context<V>>, call: &Call, outcome: Result<(), Errno>) -> Ended {
+        match outcome {
+            Ok(()) => {
+                self.reply.ioctl(0, &[]);
+                Ended::Well
+            }
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }
@@ -392,16 +489,20 @@ impl<V: View> Outcome<V> for Extended {
     fn finish(
         self,
         context: &Arc<Context<V>>,
-        call: Call,
+        call: &Call,
         outcome: Result<Arc<ExtendedAttributes>, Errno>,
-    ) {
+    ) -> Ended {
         let access_lists = context.access_lists;
         match outcome.and_then(|attributes| self.bytes(&attributes, access_lists)) {
             Ok(bytes) if self.room == 0 => {
                 self.reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                Ended::Well
             }
-            Ok(bytes) => self.reply.data(&bytes),
-            Err(errno) => self.reply.error(call.failed(&context.counters, errno)),
+            Ok(bytes) => {
+                self.reply.data(&bytes);
+                Ended::Well
+            }
+            Err(errno) => call.fail(&context.counters, errno, |errno| self.reply.error(errno)),
         }
     }
 }

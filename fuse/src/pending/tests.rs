@@ -12,7 +12,7 @@ type Got = Result<Answer<()>, Errno>;
 
 fn waiting() -> (Complete<()>, Receiver<Got>) {
     let (sender, receiver) = channel();
-    (Box::new(move |answer| sender.send(answer).expect("the test listens")), receiver)
+    (Box::new(move |answer, _| sender.send(answer).expect("the test listens")), receiver)
 }
 
 fn put(pending: &Pending<()>, now: Instant) -> (Ticket, Receiver<Got>) {
@@ -53,8 +53,8 @@ fn a_reply_is_answered_once_whoever_comes_first() {
     let pending = Pending::new(SECOND);
     let now = Instant::now();
     let (ticket, got) = put(&pending, now);
-    pending.answer(ticket, statistics());
-    pending.answer(ticket, Err(Errno::EIO));
+    pending.answer(ticket, statistics(), Provenance::Fetched);
+    pending.answer(ticket, Err(Errno::EIO), Provenance::Fetched);
     assert_eq!(pending.expire(now + 2 * SECOND), Watch::Idle);
     pending.close();
     assert!(matches!(got.try_iter().collect::<Vec<_>>()[..], [Ok(Answer::Statistics(_))]));
@@ -69,9 +69,9 @@ fn a_slot_used_again_does_not_take_the_answer_of_its_predecessor() {
     assert_eq!(pending.expire(now + SECOND), Watch::Idle);
     let (new, got_new) = put(&pending, now);
     assert_ne!(old, new);
-    pending.answer(old, statistics());
+    pending.answer(old, statistics(), Provenance::Fetched);
     assert_eq!(pending.waiting(), 1);
-    pending.answer(new, Err(Errno::EACCES));
+    pending.answer(new, Err(Errno::EACCES), Provenance::Fetched);
     assert!(matches!(got_old.try_iter().collect::<Vec<_>>()[..], [Err(EXPIRED)]));
     assert!(matches!(got_new.try_iter().collect::<Vec<_>>()[..], [Err(Errno::EACCES)]));
 }
@@ -95,7 +95,7 @@ fn after_the_end_nothing_waits() {
     let (ticket, got) = put(&pending, now);
     pending.close();
     assert!(matches!(got.try_iter().collect::<Vec<_>>()[..], [Err(CLOSED)]));
-    pending.answer(ticket, statistics());
+    pending.answer(ticket, statistics(), Provenance::Fetched);
     assert!(matches!(pending.put(waiting().0, now), Err((_, CLOSED))));
     assert_eq!(pending.expire(now), Watch::Closed);
     pending.park();
@@ -108,7 +108,7 @@ fn the_table_is_bounded() {
     let now = Instant::now();
     let got: Vec<_> = (0..PENDING_MAX).map(|_| put(&pending, now)).collect();
     assert!(matches!(pending.put(waiting().0, now), Err((_, Errno::EAGAIN))));
-    pending.answer(got[7].0, statistics());
+    pending.answer(got[7].0, statistics(), Provenance::Fetched);
     let (again, _got) = put(&pending, now);
     assert_ne!(again, got[7].0);
     assert_eq!(pending.waiting(), PENDING_MAX);
@@ -126,8 +126,8 @@ fn a_reference_that_the_kernel_never_got_goes_back() {
     let now = Instant::now();
     let (ticket, _got) = put(&pending, now);
     pending.expire(now + SECOND);
-    pending.answer(ticket, found(9));
-    pending.answer(ticket, statistics());
+    pending.answer(ticket, found(9), Provenance::Fetched);
+    pending.answer(ticket, statistics(), Provenance::Fetched);
     assert_eq!(back.load(Ordering::Relaxed), 1);
 }
 
@@ -139,12 +139,12 @@ fn competitors_never_answer_twice() {
     let rounds = 2000;
     for _ in 0..rounds {
         let count = Arc::clone(&answered);
-        let complete: Complete<()> = Box::new(move |_| {
+        let complete: Complete<()> = Box::new(move |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
         });
         let Ok(ticket) = pending.put(complete, now) else { panic!("not full") };
         std::thread::scope(|scope| {
-            scope.spawn(|| pending.answer(ticket, statistics()));
+            scope.spawn(|| pending.answer(ticket, statistics(), Provenance::Fetched));
             pending.expire(now);
         });
     }

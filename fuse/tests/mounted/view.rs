@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use copper_engine::{Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Question, View};
+use copper_engine::{
+    Answer, Answers, Found, InodeNumber, Looked, Now, Piece, Provenance, Question, View,
+};
 use copper_fuse::Pending;
 use copper_proto::{
     Attributes, DataRanges, DataRangesBuilder, Directory, Errno, ExtendedAttributes, Statistics,
-    Ticket,
+    Ticket, ViewPath,
 };
 
 use crate::tree::{Content, NodeIndex, Tree};
@@ -97,7 +99,7 @@ impl TestView {
         let late = std::mem::take(&mut *self.unanswered.lock().expect("lock"));
         let count = late.len();
         for (ticket, question) in late {
-            self.pending.answer(ticket, self.answer(&question));
+            self.pending.answer(ticket, self.answer(&question), Provenance::Fetched);
         }
         count
     }
@@ -225,7 +227,7 @@ fn node_of(inode: InodeNumber) -> NodeIndex {
 fn serve(queue: &Receiver<(Ticket, Question)>, view: &Weak<TestView>) {
     while let Ok((ticket, question)) = queue.recv() {
         let Some(view) = view.upgrade() else { return };
-        view.pending.answer(ticket, view.answer(&question));
+        view.pending.answer(ticket, view.answer(&question), Provenance::Fetched);
     }
 }
 
@@ -273,6 +275,10 @@ impl View for TestView {
 
     fn data_ranges(&self, inode: InodeNumber) -> Now<Arc<DataRanges>> {
         self.now(Question::DataRanges(inode), || self.ranges(inode))
+    }
+
+    fn path(&self, _: InodeNumber) -> Option<ViewPath> {
+        None
     }
 
     fn forget(&self, inode: InodeNumber, count: u64) {

@@ -30,7 +30,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             | Question::Statistics(inode) => *inode,
         };
         let Some(inode) = self.inodes.get(number) else {
-            self.answers.answer(question, Err(Errno::ESTALE));
+            self.answer(question, Err(Errno::ESTALE));
             return;
         };
         let key = |what| Key { path: inode.path.clone(), what };
@@ -81,11 +81,35 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
             let key = Key { path: inode.path.clone(), what };
             self.want(Step::DataRanges { question, inode, size: attributes.size }, key);
         } else {
-            self.answers.answer(question, Err(Errno::EINVAL));
+            self.answer(question, Err(Errno::EINVAL));
+        }
+    }
+
+    /// An entry has come that this rank did not hold and, if it has a parent, did not read itself.
+    fn on_fetched_entry(&mut self, step: &Step<M::Filled>) {
+        let (question, path) = match step {
+            Step::Entry { question, parent, name } => (*question, parent.path.join(name)),
+            Step::Attributes { question, inode }
+            | Step::Target { question, inode }
+            | Step::Size { question, inode, .. } => (*question, Some(inode.path.clone())),
+            Step::Listing { .. }
+            | Step::Proof { .. }
+            | Step::Directory { .. }
+            | Step::ExtendedAttributes { .. }
+            | Step::DataRanges { .. }
+            | Step::Block { .. }
+            | Step::Statistics { .. } => return,
+        };
+        let has_parent = self.member.nodes().iter().any(|node| node.parent().is_some());
+        if let Some(path) = path.filter(|_| has_parent && self.taken != Some(question)) {
+            self.firsts.on_entry(&path, self.now);
         }
     }
 
     pub(super) fn on_outcome(&mut self, step: Step<M::Filled>, outcome: Result<Outcome, Errno>) {
+        if matches!(outcome, Ok(Outcome::Present(_))) && !self.firsts.has_entry() {
+            self.on_fetched_entry(&step);
+        }
         match step {
             Step::Listing { question, parent, name } => {
                 match outcome {
@@ -95,14 +119,14 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     // A failure of the moment is the look-up's too; else the directory cannot be
                     // listed (it may be searched all the same), and the name is asked for itself.
                     Err(errno) if is_passing(errno) => {
-                        self.answers.answer(question, Err(errno));
+                        self.answer(question, Err(errno));
                         return;
                     }
                     Err(_) => parent.unlistable.store(true, Ordering::Relaxed),
                 }
                 match look_up(&self.inodes, parent.number, &name) {
                     Now::Answered(looked) => {
-                        self.answers.answer(question, looked.map(Answer::Looked));
+                        self.answer(question, looked.map(Answer::Looked));
                     }
                     Now::Ask => self.look_up_entry(question, parent, name),
                 }
@@ -114,7 +138,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                         let key = Key { path: parent.path.clone(), what: What::Directory };
                         self.want(Step::Proof { question, parent, name }, key);
                     }
-                    looked => self.answers.answer(question, looked.map(Answer::Looked)),
+                    looked => self.answer(question, looked.map(Answer::Looked)),
                 }
             }
             Step::Proof { question, parent, name } => {
@@ -129,29 +153,29 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     // Not proven, or there by now: what the source said is the answer.
                     (Ok(_), Now::Ask) | (Err(_), _) => Ok(absent),
                 };
-                self.answers.answer(question, looked.map(Answer::Looked));
+                self.answer(question, looked.map(Answer::Looked));
             }
             Step::Attributes { question, inode } => {
                 let entry = self.still(&inode, outcome);
                 let attributes =
                     entry.map(|_| Answer::Attributes(inode.attributes().expect("just learnt")));
-                self.answers.answer(question, attributes);
+                self.answer(question, attributes);
             }
             Step::Target { question, inode } => {
                 let target = self
                     .still(&inode, outcome)
                     .and_then(|_| inode.target().map(Answer::Target).ok_or(Errno::EINVAL));
-                self.answers.answer(question, target);
+                self.answer(question, target);
             }
             Step::Directory { question, inode } => {
                 let directory = outcome.map(|outcome| self.list(&inode, outcome));
-                self.answers.answer(question, directory.map(Answer::Directory));
+                self.answer(question, directory.map(Answer::Directory));
             }
             Step::Size { question, inode, then } => match self.still(&inode, outcome) {
                 Ok(entry) => {
                     self.on_content(question, inode, &entry.attributes, &then);
                 }
-                Err(errno) => self.answers.answer(question, Err(errno)),
+                Err(errno) => self.answer(question, Err(errno)),
             },
             Step::ExtendedAttributes { question, inode } => {
                 let attributes = outcome.map(|outcome| {
@@ -160,7 +184,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     let decoded = decoded.expect("it was checked when it came");
                     Answer::ExtendedAttributes(inode.learn_extended_attributes(decoded))
                 });
-                self.answers.answer(question, attributes);
+                self.answer(question, attributes);
             }
             Step::DataRanges { question, inode, size } => {
                 let ranges = outcome.map(|outcome| {
@@ -169,7 +193,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     let decoded = decoded.expect("it was checked when it came");
                     Answer::DataRanges(inode.learn_data_ranges(decoded))
                 });
-                self.answers.answer(question, ranges);
+                self.answer(question, ranges);
             }
             Step::Block { read, part, span, inode } => {
                 let piece = outcome.map(|outcome| {
@@ -179,7 +203,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                     Piece::Held { extent, start: span.start, end: span.end }
                 });
                 if let Some((question, pieces)) = self.questions.part(read, part, piece) {
-                    self.answers.answer(question, pieces.map(Answer::Data));
+                    self.answer(question, pieces.map(Answer::Data));
                 }
             }
             Step::Statistics { question } => {
@@ -189,7 +213,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                         unreachable!("statistics were asked for")
                     }
                 });
-                self.answers.answer(question, statistics);
+                self.answer(question, statistics);
             }
         }
     }
@@ -197,7 +221,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
     fn look_up(&mut self, question: Ticket, parent: Arc<Inode<M::Filled>>, name: Box<[u8]>) {
         // It may have been answered since it was asked.
         if let Now::Answered(looked) = look_up(&self.inodes, parent.number, &name) {
-            self.answers.answer(question, looked.map(Answer::Looked));
+            self.answer(question, looked.map(Answer::Looked));
             return;
         }
         let above = self.inodes.get(self.inodes.parent(parent.number));
@@ -221,7 +245,7 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
                 let key = Key { path, what: What::Entry };
                 self.want(Step::Entry { question, parent, name }, key);
             }
-            Err(errno) => self.answers.answer(question, Err(errno)),
+            Err(errno) => self.answer(question, Err(errno)),
         }
     }
 
@@ -300,14 +324,14 @@ impl<M: Memory, F: Fabric<M::Filling>, S: Source<M::Filling>> Engine<M, F, S> {
         inode.was_read.store(true, Ordering::Relaxed);
         // Shown since it was asked, by the question before: no second use of the block.
         if let Now::Answered(pieces) = shown(inode, attributes, offset, len) {
-            return self.answers.answer(question, pieces.map(Answer::Data));
+            return self.answer(question, pieces.map(Answer::Data));
         }
         let spans: Vec<_> = match spans(attributes, offset, len) {
             Ok(spans) => spans.collect(),
-            Err(errno) => return self.answers.answer(question, Err(errno)),
+            Err(errno) => return self.answer(question, Err(errno)),
         };
         let [first, ..] = spans[..] else {
-            return self.answers.answer(question, Ok(Answer::Data(Vec::new())));
+            return self.answer(question, Ok(Answer::Data(Vec::new())));
         };
         let (first, last) = (first.index, spans[spans.len() - 1].index);
         let generation = attributes.generation();

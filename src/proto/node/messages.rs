@@ -3,7 +3,7 @@
 use super::Node;
 use crate::errno::Errno;
 use crate::fetch::{Grant, Need, State, Waiter};
-use crate::ids::{LinkId, RequestId};
+use crate::ids::{LeaseId, LinkId, RequestId};
 use crate::key::What;
 use crate::limits::{EXTENT_BYTES_MAX, GRANT_BOUND, PAUSE, REQUEST_BOUND};
 use crate::output::{CopyFrom, Outcome, Output};
@@ -34,7 +34,7 @@ impl Node {
             Message::Holds => self.on_holds(link),
             // The member has caught up with the child's epoch.
             Message::Ask { request, epoch: _, key, bound_ms, done } => {
-                let taken = self.children.on_done(link, &done, store);
+                let taken = self.on_done(link, &done, store);
                 let taken = taken.and_then(|()| self.children.on_ask(link, request));
                 taken.map(|()| {
                     let bound = std::time::Duration::from_millis(bound_ms.into());
@@ -42,7 +42,7 @@ impl Node {
                     self.want(&key, Waiter::Child(link, request), deadline, now, store);
                 })
             }
-            Message::Done { leases } => self.children.on_done(link, &leases, store),
+            Message::Done { leases } => self.on_done(link, &leases, store),
             Message::Answer { request, reply } => self.on_reply(link, request, reply, now, store),
         };
         match result {
@@ -53,6 +53,16 @@ impl Node {
             }
             Err(violation) => self.disconnect(link, violation),
         }
+    }
+
+    fn on_done(
+        &mut self,
+        link: LinkId,
+        leases: &[LeaseId],
+        store: &mut impl Store,
+    ) -> Result<(), Violation> {
+        self.counters.served_bytes += self.children.on_done(link, leases, store)?;
+        Ok(())
     }
 
     pub(super) fn disconnect(&mut self, link: LinkId, violation: Violation) {

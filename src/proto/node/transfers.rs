@@ -66,6 +66,9 @@ impl Node {
         let fetch_attempts = fetch.attempts;
         self.close_lease(lease, now);
         self.on_pull_ended(lease, result.is_ok());
+        if lease.is_some() && result.is_ok() {
+            self.counters.pulled_bytes += u64::from(extent.len);
+        }
         if outdated {
             store.release(extent);
             self.ask_again(id, now, store);
@@ -77,9 +80,6 @@ impl Node {
         };
         match result {
             Ok(checksum) => {
-                if lease.is_some() {
-                    self.counters.pulled_bytes += u64::from(extent.len);
-                }
                 if restored && matches!(key.what, What::Block { .. }) {
                     self.counters.restored_bytes += u64::from(extent.len);
                 }
