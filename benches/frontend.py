@@ -79,8 +79,8 @@ def touch_memory(amount):
 class Copper:
     """Ranks on this machine, through the command line alone."""
 
-    def __init__(self, options):
-        self.program, self.view = options.copper, os.path.join(options.work, "view")
+    def __init__(self, options, view="view"):
+        self.program, self.view = options.copper, os.path.join(options.work, view)
         self.logs = os.path.join(options.work, "logs")
 
     def launch(self, ranks, memory, *further):
@@ -90,10 +90,11 @@ class Copper:
         self.settle()
 
     def settle(self):
-        """Until the daemons have nothing to do: they prepare memory at first."""
+        """Until the daemons have nothing to do but to tell their status: they prepare memory at first."""
         before = None
         for _ in range(100):
-            now = [sum(threads.values()) for threads in map(cpu_by_thread, self.pids())]
+            threads = map(cpu_by_thread, self.pids())
+            now = [sum(ns for kind, ns in of.items() if kind != "status") for of in threads]
             if before is not None and all(new - old < 1_000_000 for old, new in zip(before, now)):
                 return
             before = now
@@ -463,8 +464,40 @@ def listings(options, copper, figures):
     pin(all_cpus())
 
 
+def profiles(options, copper, figures):
+    """What it costs to count paths and to be ready for a profile: two jobs, with all of it and without."""
+    site, replay, cpu, memory = options.site, Replay(options), max(all_cpus()), 256 << 20
+    profiled = Copper(options, "profiled")
+    pin({cpu})
+    fanout = ("--fanout", min(options.pairs, 64))
+    copper.launch(options.pairs + 1, memory, *fanout)
+    profiled.launch(options.pairs + 1, memory, *fanout, "-P", "-N", 50, "-A")
+    jobs = (profiled, copper)
+    for job in jobs:
+        replay.rounds(job.path(0, site))
+        job.settle()
+    ranks = iter([rank for rank in range(1, options.pairs + 1) for _ in jobs])
+
+    def cold(job):
+        return lambda: replay.rounds(job.path(next(ranks), site))[0][0]
+
+    ratio, *sides = pairs(options.pairs, *map(cold, jobs))
+    figures.at_most("cold replay, one CPU: with -P -N 50 -A / without", ratio, 1.05,
+                    "{:.0f} / {:.0f} ms".format(*sides))  # fmt: skip
+
+    def warm(job):
+        return lambda: replay.rounds(job.path(1, site), 3)[2][0]
+
+    ratio, *sides = pairs(3 * options.pairs, *map(warm, jobs))
+    figures.at_most("warm replay, one CPU: with -P -N 50 -A / without", ratio, 1.05,
+                    "{:.1f} / {:.1f} ms".format(*sides))  # fmt: skip
+    for job in jobs:
+        job.stop()
+    pin(all_cpus())
+
+
 PARTS = {"warm": warm_replays, "cold": cold_replays, "requests": count_requests, "sequential": sequential, "walks": walks,
-         "listings": listings}  # fmt: skip
+         "listings": listings, "profiles": profiles}  # fmt: skip
 
 
 def main():

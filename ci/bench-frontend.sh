@@ -28,8 +28,8 @@ case $pairs in
     *) usage "--pairs is 2 to 59, not '$pairs'" ;;
 esac
 case $only in
-    '' | warm | cold | requests | sequential | walks | listings) ;;
-    *) usage "--only is warm, cold, requests, sequential, walks or listings, not '$only'" ;;
+    '' | warm | cold | requests | sequential | walks | listings | profiles) ;;
+    *) usage "--only is warm, cold, requests, sequential, walks, listings or profiles, not '$only'" ;;
 esac
 case $json in '' | /*) ;; *) json=$PWD/$json ;; esac
 
