@@ -2,11 +2,13 @@
 
 mod agent;
 mod bench;
+mod collect;
 mod compatible;
 mod cpu_bind;
 mod ctl;
 mod doctor;
 mod environment;
+mod flights;
 mod interface;
 mod kernel_cache;
 mod launch;
@@ -22,6 +24,7 @@ mod size;
 mod status;
 mod stop;
 mod stop_hosts;
+mod trace;
 mod trees;
 mod version;
 
@@ -57,6 +60,10 @@ enum Command {
     Ctl(ctl::CtlArguments),
     /// Add up the profiles of a run
     Report(report::ReportArguments),
+    /// Show one request's way through the tree, from what the ranks remember
+    Trace(trace::TraceArguments),
+    /// Put what explains a run into one archive: logs, events, versions, environment without secrets
+    Collect(collect::CollectArguments),
     /// Have all ranks of a job look at the source anew, where it has changed
     Refresh(refresh::RefreshArguments),
     /// Look for what would keep a launch from succeeding, and say what to do
@@ -95,6 +102,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
+        Command::Collect(arguments) => collect::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Serve(arguments) => serve::run(*arguments),

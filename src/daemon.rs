@@ -9,6 +9,7 @@
 
 mod controlling;
 pub(crate) mod engine_thread;
+mod flights;
 mod link_breaker;
 mod profiles;
 mod progress;
@@ -51,12 +52,14 @@ use tracing::{info, warn};
 
 use crate::arena::{self, RankArena};
 use crate::fabric::RankFabric;
+use crate::flight::Head;
 use crate::profile::{Paths, Plan as ProfilePlan, Profiler};
 use crate::sleeper::Sleeper;
 use crate::source::{RankSource, SourceCounters, SourceSettings};
 use crate::spill::{self, SpillPlan};
 use controlling::{Controller, Controlling};
 use engine_thread::EngineThread;
+use flights::{Flights, Scribe};
 use link_breaker::LinkBreaker;
 use profiles::{Profiles, Snapshots};
 use refreshing::Refreshing;
@@ -135,7 +138,9 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     let rank = plan.rank;
     let (ends, ended) = sync_channel(16);
     let snapshots = Snapshots::default();
-    signals::watch(ends.clone(), snapshots.clone()).context("cannot watch for signals")?;
+    let scribe = Scribe::default();
+    let watching = signals::watch(ends.clone(), snapshots.clone(), scribe.clone());
+    watching.context("cannot watch for signals")?;
     if let Some(ready) = ready {
         let ends = ends.clone();
         ready.watch(move || drop(ends.try_send(End::Abandoned)))?;
@@ -152,9 +157,11 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     {
         progress::tell(ready.clone(), Arc::clone(&reporter)).context("cannot start a thread")?;
     }
+    let flights = Arc::new(flights(&reporter));
+    scribe.start(Arc::clone(&flights)).context("cannot start a thread")?;
     let profile = plan.profile;
     let profiler = profiler(&reporter, profile);
-    let mut started = start(plan, claim, guardian, &reporter, &profiler, ends, &ended)?;
+    let mut started = start(plan, claim, guardian, &reporter, (&profiler, &scribe), ends, &ended)?;
     let interval = profile.and_then(|profile| profile.interval);
     let profiles = Profiles::start(profiler, interval, profile.is_some(), &snapshots);
     let profiles = profiles.context("cannot start a thread")?;
@@ -172,6 +179,7 @@ pub(crate) fn run(plan: Plan, ready: Option<&ReadyPipe>) -> anyhow::Result<()> {
     profiles.before_end();
     started.stop(|| profiles.end())?;
     if end == End::EngineLost {
+        flights.write("the engine has failed");
         Err(anyhow!("the engine has failed: see the log above"))
     } else {
         Ok(())
@@ -208,7 +216,7 @@ fn start(
     mut claim: Claim,
     mut guardian: Option<Guardian>,
     reporter: &Arc<Reporter>,
-    profiler: &Arc<Profiler>,
+    (profiler, scribe): (&Arc<Profiler>, &Scribe),
     ends: SyncSender<End>,
     ended: &Receiver<End>,
 ) -> anyhow::Result<Started> {
@@ -262,8 +270,11 @@ fn start(
             Box::new(move |stale, forgetting| refreshing.forget(stale, forgetting))
         },
         broken: {
-            let breaker = breaker.clone();
-            Box::new(move |link| breaker.break_link(link))
+            let (breaker, scribe) = (breaker.clone(), scribe.clone());
+            Box::new(move |link| {
+                scribe.wrong("a link was given up");
+                breaker.break_link(link);
+            })
         },
     };
     let source = source(&plan, &reporter.source, &queue)?;
@@ -276,6 +287,7 @@ fn start(
         ends.clone(),
     )?;
 
+    let _first = reporter.origin.set(engine.origin());
     let links = Links {
         control: engine.control(),
         queue: Arc::clone(&queue),
@@ -388,6 +400,23 @@ impl Started {
 /// What the files of a rank are called, as those of release 1.0.
 fn file_name(reporter: &Reporter) -> String {
     format!("{}-{}", reporter.host, std::process::id())
+}
+
+/// What writes down what happened last.
+fn flights(reporter: &Reporter) -> Flights {
+    let head = Head {
+        rank: reporter.rank.0,
+        size: reporter.size,
+        host: reporter.host.clone(),
+        pid: std::process::id(),
+        job: reporter.job.as_str().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        why: String::new(),
+        origin_unix_s: 0.0,
+    };
+    let folder = own_run(&reporter.job).join("flight");
+    let (recorder, origin) = (Arc::clone(&reporter.recorder), Arc::clone(&reporter.origin));
+    Flights::new(recorder, origin, head, folder, file_name(reporter))
 }
 
 /// What writes the profiles of a rank: of those that are wanted, or of those that a signal asks for.

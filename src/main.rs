@@ -12,6 +12,7 @@ mod controls;
 mod daemon;
 mod doctor;
 mod fabric;
+mod flight;
 mod metrics;
 mod profile;
 mod resource_limits;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::controls::Column;
 pub(crate) use aggregate::aggregate;
 use files::Place;
-pub(crate) use files::Tables;
+pub(crate) use files::{Tables, write_whole};
 pub(crate) use tables::quoted;
 
 /// Paths of a table that is to show all: with names of a hundred bytes 10 MiB for each category.

@@ -42,7 +42,7 @@ use crate::operations::{Ended, Operation, Operations};
 use crate::passthrough::PassthroughBounds;
 use crate::pending::Pending;
 use crate::stores::Stores;
-use call::Call;
+use call::{Call, CallPath};
 use outcome::{
     Attributed, Controlled, Extended, Listed, ListedPlus, Looked, Measured, Outcome, Pointed, Read,
     Seeking, Sought, complete, finish, is_access_list,
@@ -141,7 +141,7 @@ impl<V: View> Frontend<V> {
     fn call(&self, operation: Operation, request: &Request, inode: INodeNo) -> Call {
         let mut call = Call::new(operation, request, inode);
         if self.context.paths.is_some() {
-            call.path = self.view().path(number(inode)).map(|path| path.as_bytes().into());
+            call.path = self.view().path(number(inode)).map(CallPath::Inode);
         }
         call
     }

@@ -8,10 +8,10 @@
 //! what is told of a path is too low by the floor at most; both are exact as long as nothing was
 //! dropped.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use copper_engine::Provenance;
+use hashbrown::HashMap;
 
 use crate::operations::{Ended, Operation};
 
@@ -131,14 +131,15 @@ impl HotPaths {
         ended: Ended,
     ) {
         let mut table = self.table(category);
-        if !table.paths.contains_key(path) {
-            if table.paths.len() >= self.paths_max {
-                table.drop_rarest();
-            }
-            let before = table.floor;
-            table.paths.insert(path.into(), Tally { counts: PathCounts::default(), before });
+        if let Some(known) = table.paths.get_mut(path) {
+            return known.counts.add(provenance, ended);
         }
-        table.paths.get_mut(path).expect("it is there").counts.add(provenance, ended);
+        if table.paths.len() >= self.paths_max {
+            table.drop_rarest();
+        }
+        let mut tally = Tally { counts: PathCounts::default(), before: table.floor };
+        tally.counts.add(provenance, ended);
+        table.paths.insert(path.into(), tally);
     }
 
     /// The paths of a category, most events first, and the floor.

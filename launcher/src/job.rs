@@ -177,8 +177,12 @@ pub fn own_log() -> Option<PathBuf> {
 /// The folder of the run that this daemon belongs to: where its log is, else `DIR/<job>` in the default
 /// place.
 pub fn own_run(job: &Job) -> PathBuf {
-    let log = own_log();
-    let logs = log.as_deref().and_then(Path::parent).filter(|folder| folder.ends_with("logs"));
+    run_of(own_log().as_deref(), job)
+}
+
+/// The same of any daemon, by where it logs.
+pub fn run_of(log: Option<&Path>, job: &Job) -> PathBuf {
+    let logs = log.and_then(Path::parent).filter(|folder| folder.ends_with("logs"));
     match logs.and_then(Path::parent) {
         Some(run) => run.to_owned(),
         None => RunFolder::default_base().join(job.as_str()),

@@ -62,6 +62,20 @@ impl Process {
         Process::of(self.pid) == Some(*self)
     }
 
+    /// Has a daemon write down what happened last: SIGUSR2.
+    ///
+    /// # Errors
+    /// If it may not be signalled.
+    pub fn ask_for_flight(&self) -> Result<(), ProcessError> {
+        let process = *self;
+        let failed = |source| ProcessError::Open { process, source };
+        let Some(handle) = open(process).map_err(failed)? else { return Ok(()) };
+        match pidfd_send_signal(&handle, Signal::USR2) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(source) => Err(ProcessError::Signal { process, source: source.into() }),
+        }
+    }
+
     /// Ends it: SIGTERM, and SIGKILL if it is still there after `grace`.
     ///
     /// # Errors

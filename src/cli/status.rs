@@ -1,7 +1,7 @@
 //! `copper status`: what every rank of a job is doing, of those that run on this machine and, through
 //! them, of the others.
 
-mod others;
+pub(super) mod others;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

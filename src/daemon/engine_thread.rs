@@ -33,6 +33,7 @@ pub(crate) struct EngineThread {
     queue: Arc<Queue>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    origin: Instant,
 }
 
 /// Tells the daemon that the thread is gone, however it ended.
@@ -58,11 +59,11 @@ impl EngineThread {
         let (control, controls) = sync_channel(CONTROLS_MAX);
         let queue = Arc::clone(&settings.queue);
         let stop = Arc::new(AtomicBool::new(false));
+        let origin = Instant::now();
         let run = {
             let (queue, stop) = (Arc::clone(&queue), Arc::clone(&stop));
             move || {
                 let _notice = Notice { ends };
-                let origin = Instant::now();
                 if let Some(descriptor) = fabric.wait_descriptor()
                     && let Err(error) = sleeper.watch(descriptor)
                 {
@@ -75,7 +76,12 @@ impl EngineThread {
         };
         let thread = std::thread::Builder::new().name("engine".to_owned());
         let thread = thread.spawn(run).context("cannot start the engine's thread")?;
-        Ok(EngineThread { control, queue, stop, thread })
+        Ok(EngineThread { control, queue, stop, thread, origin })
+    }
+
+    /// The engine's moment 0.
+    pub(crate) fn origin(&self) -> Instant {
+        self.origin
     }
 
     /// Where news of links go; wake the engine's queue after sending.

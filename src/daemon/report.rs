@@ -39,6 +39,8 @@ pub(super) struct Reporter {
     pub(super) job: Job,
     pub(super) engine: Arc<Counters>,
     pub(super) recorder: Arc<Recorder>,
+    /// The engine's moment 0.
+    pub(super) origin: Arc<OnceLock<Instant>>,
     pub(super) source: Arc<SourceCounters>,
     pub(super) operations: Arc<Operations>,
     /// What paths are asked for, if that is counted.
@@ -65,6 +67,7 @@ impl Reporter {
             job: plan.job.clone(),
             engine: Arc::default(),
             recorder: Arc::default(),
+            origin: Arc::default(),
             source: Arc::default(),
             operations: Arc::default(),
             paths: plan.profile.and_then(|profile| profile.paths.table()),

@@ -1,4 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP end a rank in order; SIGUSR1 has it write a profile.
+//! SIGTERM, SIGINT and SIGHUP end a rank in order; SIGUSR1 has it write a profile, SIGUSR2 what
+//! happened last.
 
 use std::io;
 use std::sync::mpsc::SyncSender;
@@ -6,13 +7,15 @@ use std::sync::mpsc::SyncSender;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::End;
+use super::flights::Scribe;
 use super::profiles::Snapshots;
 
 /// Blocks the signals in this thread, and so in all that it starts, and waits for them in one of
 /// its own. To be called before any other thread is started.
-pub(super) fn watch(ends: SyncSender<End>, snapshots: Snapshots) -> io::Result<()> {
+pub(super) fn watch(ends: SyncSender<End>, snapshots: Snapshots, scribe: Scribe) -> io::Result<()> {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+    let ending = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    for signal in ending.into_iter().chain([Signal::SIGUSR1, Signal::SIGUSR2]) {
         signals.add(signal);
     }
     signals.thread_block()?;
@@ -20,6 +23,10 @@ pub(super) fn watch(ends: SyncSender<End>, snapshots: Snapshots) -> io::Result<(
         while let Ok(signal) = signals.wait() {
             if signal == Signal::SIGUSR1 {
                 snapshots.ask();
+                continue;
+            }
+            if signal == Signal::SIGUSR2 {
+                scribe.ask();
                 continue;
             }
             tracing::info!(%signal, "signalled");

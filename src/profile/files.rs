@@ -54,7 +54,7 @@ fn with_suffix(prefix: &Path, kind: &str) -> PathBuf {
 }
 
 /// Whoever looks while it is written sees nothing yet, not half of it.
-pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     fs::write(&part, text)?;

@@ -1,10 +1,9 @@
 //! One request: when it came, what a log line and the counters say of it.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use copper_engine::Provenance;
-use copper_proto::Errno;
+use copper_proto::{Errno, ViewPath};
 use fuser::{INodeNo, Request};
 use tracing::{debug, warn};
 
@@ -24,7 +23,25 @@ pub(crate) struct Call {
     /// Where its object came from, as far as that is known.
     pub(crate) provenance: Provenance,
     /// What it is about, if paths are counted.
-    pub(crate) path: Option<Arc<[u8]>>,
+    pub(crate) path: Option<CallPath>,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug)]
+pub(crate) enum CallPath {
+    /// An inode's path.
+    Inode(ViewPath),
+    /// That of a name in one.
+    Name(Vec<u8>),
+}
+
+impl CallPath {
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            CallPath::Inode(path) => path.as_bytes(),
+            CallPath::Name(path) => path,
+        }
+    }
 }
 
 impl Call {
@@ -42,8 +59,9 @@ impl Call {
     /// It is about a name in its inode, a directory.
     pub(crate) fn name(&mut self, name: &[u8]) {
         if let Some(directory) = &self.path {
+            let directory = directory.as_bytes();
             let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
-            self.path = Some([directory, slash, name].concat().into());
+            self.path = Some(CallPath::Name([directory, slash, name].concat()));
         }
     }
 
@@ -57,7 +75,7 @@ impl Call {
         let asks = !matches!(operation, Operation::Open | Operation::Ioctl);
         operations.record(operation, asks.then_some(provenance), ended, started.elapsed());
         if let (Some(paths), Some(path), Some(category)) = (paths, path, Category::of(operation)) {
-            paths.record(category, &path, provenance, ended);
+            paths.record(category, path.as_bytes(), provenance, ended);
         }
     }
 

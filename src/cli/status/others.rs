@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Adds the ranks of other machines to what those of this one say, each with `via`: the rank that
 /// has asked it. Ranks that nobody hears of have the state `no answer`. Returns what a user should
 /// know: why there are none.
-pub(super) fn add(listed: &[Listed], report: &mut Value) -> Vec<String> {
+pub(in crate::cli) fn add(listed: &[Listed], report: &mut Value) -> Vec<String> {
     let mut notes = Vec::new();
     let mut seen = BTreeSet::new();
     for one in listed {
