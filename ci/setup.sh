@@ -16,8 +16,9 @@ say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
 # libfabric's headers; what bindgen and the C shim need; fusermount3; the demo's language. Tests run
-# some of it in a view, and git and rsync, record calls with strace, and load the module file with lua.
-packages=(libclang-dev gcc libc6-dev pkg-config fuse3 python3 python3-pip git rsync strace lua5.4)
+# some of it in a view, and git and rsync, record calls with strace, load the module file with lua,
+# and read the screen of tmux.
+packages=(libclang-dev gcc libc6-dev pkg-config fuse3 python3 python3-pip git rsync strace lua5.4 tmux)
 # A libfabric that the builder names takes the place of Debian's.
 [ -n "${LIBFABRIC_PREFIX:-}" ] || packages+=(libfabric-dev)
 [ -z "${packages_only+set}" ] || packages=("${packages_only[@]}")

@@ -24,6 +24,7 @@ mod size;
 mod status;
 mod stop;
 mod stop_hosts;
+mod top;
 mod trace;
 mod trees;
 mod version;
@@ -54,6 +55,8 @@ enum Command {
     Stop(stop::StopArguments),
     /// Show what every rank is doing
     Status(status::StatusArguments),
+    /// Show what all ranks do, again and again
+    Top(top::TopArguments),
     /// Print the numbers of this machine's ranks for Prometheus
     Metrics(metrics::MetricsArguments),
     /// Have every rank of this machine clear or log what it counts
@@ -99,6 +102,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Launch(arguments) => launch::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::Metrics(arguments) => metrics::run(&arguments),
         Command::Ctl(arguments) => ctl::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

@@ -20,6 +20,7 @@ mod simulate;
 mod sleeper;
 mod source;
 mod spill;
+mod top;
 
 use std::process::ExitCode;
 

@@ -35,6 +35,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("memmap2", "copper-ofi"),
     ("clap", "copper"),
     ("anyhow", "copper"),
+    ("ratatui", "copper"),
     ("blake3", "copper-launcher"),
 ];
 

@@ -9,6 +9,7 @@
 //! dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use copper_engine::Provenance;
 use hashbrown::HashMap;
@@ -83,12 +84,40 @@ pub struct PathCounts {
     pub ttl_expires: u64,
     /// Those that ended because something is there now.
     pub ttl_clears: u64,
+    /// How long the slowest call took.
+    pub slowest_ns: u64,
     /// Whether the last answer was one.
     absent_for_a_time: bool,
 }
 
 /// A path and what was counted of it.
 pub type PathRow = (Arc<[u8]>, PathCounts);
+
+/// A path with its category.
+pub type Leader = (Category, Arc<[u8]>, PathCounts);
+
+/// Some paths that lead.
+#[derive(Clone, Debug, Default)]
+pub struct Leaders {
+    /// Those with the most events.
+    pub hottest: Vec<Leader>,
+    /// Those with the slowest calls.
+    pub slowest: Vec<Leader>,
+}
+
+/// Puts a path where it belongs among those that lead, if it does.
+fn keep(
+    leaders: &mut Vec<Leader>,
+    count: usize,
+    (category, path, counts): (Category, &Arc<[u8]>, PathCounts),
+    by: fn(&PathCounts) -> u64,
+) {
+    let before = leaders.partition_point(|(_, _, of)| by(of) >= by(&counts));
+    if before < count {
+        leaders.truncate(count - 1);
+        leaders.insert(before, (category, Arc::clone(path), counts));
+    }
+}
 
 /// One category's table.
 #[derive(Debug, Default)]
@@ -129,16 +158,17 @@ impl HotPaths {
         path: &[u8],
         provenance: Provenance,
         ended: Ended,
+        took: Duration,
     ) {
         let mut table = self.table(category);
         if let Some(known) = table.paths.get_mut(path) {
-            return known.counts.add(provenance, ended);
+            return known.counts.add(provenance, ended, took);
         }
         if table.paths.len() >= self.paths_max {
             table.drop_rarest();
         }
         let mut tally = Tally { counts: PathCounts::default(), before: table.floor };
-        tally.counts.add(provenance, ended);
+        tally.counts.add(provenance, ended, took);
         table.paths.insert(path.into(), tally);
     }
 
@@ -153,6 +183,21 @@ impl HotPaths {
             b.events.cmp(&a.events).then_with(|| a_path.cmp(b_path))
         });
         (paths, floor)
+    }
+
+    /// The paths of all categories that lead: by their events, and by their slowest call. At most so
+    /// many each, the leader first; one pass over the tables, so that who is asked every second
+    /// may be asked for it.
+    pub fn leaders(&self, count: usize) -> Leaders {
+        let mut leaders = Leaders::default();
+        for category in Category::ALL {
+            for (path, tally) in &self.table(category).paths {
+                let counts = tally.counts;
+                keep(&mut leaders.hottest, count, (category, path, counts), |it| it.events);
+                keep(&mut leaders.slowest, count, (category, path, counts), |it| it.slowest_ns);
+            }
+        }
+        leaders
     }
 
     /// Forgets a category.
@@ -187,8 +232,10 @@ impl Table {
 }
 
 impl PathCounts {
-    fn add(&mut self, provenance: Provenance, ended: Ended) {
+    fn add(&mut self, provenance: Provenance, ended: Ended, took: Duration) {
         self.events += 1;
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.slowest_ns = self.slowest_ns.max(took_ns);
         match provenance {
             Provenance::Held => self.hits += 1,
             Provenance::Fetched => self.misses += 1,
@@ -211,13 +258,38 @@ impl PathCounts {
 mod tests {
     use super::*;
 
+    const TOOK: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn those_that_lead_are_the_first_of_all_categories() {
+        let paths = HotPaths::new(100);
+        for n in 1..=50_u64 {
+            let category = Category::ALL[n as usize % 3];
+            let path = format!("path {n}");
+            // Who is asked for most is fastest.
+            let took = Duration::from_nanos(1000 - n);
+            for _ in 0..n {
+                paths.record(category, path.as_bytes(), Provenance::Held, Ended::Well, took);
+            }
+        }
+        let told = paths.leaders(2);
+        let names = |of: &[Leader]| -> Vec<String> {
+            of.iter().map(|(_, path, _)| String::from_utf8_lossy(path).into_owned()).collect()
+        };
+        assert_eq!(names(&told.hottest), ["path 50", "path 49"]);
+        assert_eq!(names(&told.slowest), ["path 1", "path 2"]);
+        assert_eq!((told.hottest[0].0, told.hottest[0].2.events), (Category::Tree, 50));
+        assert_eq!(told.slowest[0].2.slowest_ns, 999);
+        assert!(HotPaths::new(100).leaders(2).hottest.is_empty());
+    }
+
     #[test]
     fn as_long_as_there_is_room_everything_is_exact() {
         let paths = HotPaths::new(100);
         for n in 0..100_u64 {
             let path = format!("path {n}");
             for _ in 0..=n {
-                paths.record(Category::Data, path.as_bytes(), Provenance::Held, Ended::Well);
+                paths.record(Category::Data, path.as_bytes(), Provenance::Held, Ended::Well, TOOK);
             }
         }
         let (told, floor) = paths.snapshot(Category::Data);
@@ -235,11 +307,23 @@ mod tests {
         for round in 0..1000_u64 {
             for hot in 0..8 {
                 let path = format!("hot {hot}");
-                paths.record(Category::Metadata, path.as_bytes(), Provenance::Held, Ended::Well);
+                paths.record(
+                    Category::Metadata,
+                    path.as_bytes(),
+                    Provenance::Held,
+                    Ended::Well,
+                    TOOK,
+                );
             }
             for other in 0..24 {
                 let path = format!("other {round} {other}");
-                paths.record(Category::Metadata, path.as_bytes(), Provenance::Fetched, Ended::Well);
+                paths.record(
+                    Category::Metadata,
+                    path.as_bytes(),
+                    Provenance::Fetched,
+                    Ended::Well,
+                    TOOK,
+                );
             }
         }
         let (told, floor) = paths.snapshot(Category::Metadata);
@@ -260,7 +344,7 @@ mod tests {
             (Provenance::Fetched, Ended::Well),
         ];
         for (provenance, ended) in all {
-            paths.record(Category::Metadata, b"a", provenance, ended);
+            paths.record(Category::Metadata, b"a", provenance, ended, TOOK);
         }
         let counts = paths.snapshot(Category::Metadata).0[0].1;
         assert_eq!((counts.ttl_stores, counts.ttl_serves), (2, 1));

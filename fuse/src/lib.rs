@@ -39,7 +39,7 @@ pub use controls::Controls;
 pub use counters::{CounterValues, Counters};
 pub use guardian::{Guardian, GuardianEnd, GuardianError};
 pub use histogram::Latency;
-pub use hot_paths::{Category, HotPaths, PathCounts};
+pub use hot_paths::{Category, HotPaths, Leader, PathCounts};
 pub use kernel::{Feature, KernelFeatures, Negotiated};
 pub use mount::{MountError, MountOptions, UnmountError, Unmounted};
 pub use mount_point::{MountPointError, Prepared};

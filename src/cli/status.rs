@@ -11,6 +11,8 @@ use clap::Args;
 use copper_launcher::{Instances, status};
 use serde_json::{Value, json};
 
+pub(super) use others::is_local;
+
 use super::size::Size;
 use super::{print, say};
 

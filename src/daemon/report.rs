@@ -1,5 +1,7 @@
 //! What `copper status` shows of a rank. Names and shape are stable: people script on them.
 
+mod leaders;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
@@ -163,8 +165,9 @@ impl Reporter {
         })
     }
 
-    /// What another rank is told of this one: the numbers that the table shows, and those by which
-    /// trouble shows. Some 1,300 bytes.
+    /// What another rank is told of this one: the numbers that the tables of `copper status` and
+    /// `copper top` show, and those by which trouble shows. Some 1,500 bytes, and as many more where
+    /// paths are counted.
     pub(super) fn short_report(&self) -> Value {
         let trees: Vec<TreeReport> = self.trees().collect();
         let mounted = self.mounted.get().and_then(Weak::upgrade);
@@ -173,6 +176,7 @@ impl Reporter {
             Value::Object(pairs.collect::<Map<_, _>>())
         };
         let (source, fabric) = (self.source_report(), self.fabric_report());
+        let operations = self.operations.snapshot();
         let fabric_names = [
             "provider",
             "pulls",
@@ -191,7 +195,10 @@ impl Reporter {
             "parent": trees[0].parent,
             "level": trees[0].level,
             "moved": Reporter::moved(&trees),
-            "totals": totals_report(&self.operations.snapshot()),
+            "totals": totals_report(&operations),
+            "slowest_operation": leaders::slowest_operation(&operations),
+            "leaders": self.paths.as_deref().map(leaders::report),
+            "under_way": self.under_way_report(),
             "uptime_s": self.started.elapsed().as_secs(),
             "mount": mounted.as_ref().map(|mounted| mounted.point().to_string_lossy().into_owned()),
             "source": pick(source, &["access", "opens", "reads", "bytes", "refused", "degraded_reads"]),

@@ -73,9 +73,10 @@ impl Call {
         let Call { operation, started, provenance, path, .. } = self;
         // What is opened, and what the daemon is told to do, has no object.
         let asks = !matches!(operation, Operation::Open | Operation::Ioctl);
-        operations.record(operation, asks.then_some(provenance), ended, started.elapsed());
+        let took = started.elapsed();
+        operations.record(operation, asks.then_some(provenance), ended, took);
         if let (Some(paths), Some(path), Some(category)) = (paths, path, Category::of(operation)) {
-            paths.record(category, path.as_bytes(), provenance, ended);
+            paths.record(category, path.as_bytes(), provenance, ended, took);
         }
     }
 

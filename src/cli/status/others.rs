@@ -40,7 +40,7 @@ pub(in crate::cli) fn add(listed: &[Listed], report: &mut Value) -> Vec<String> 
 
 /// Whether all ranks were launched on this machine (`--local`): then their views lie beside each other
 /// in the folder of the launch, and who is not in the register has ended.
-fn is_local(instance: &Instance) -> bool {
+pub(in crate::cli) fn is_local(instance: &Instance) -> bool {
     let numbered = instance.mount.file_name() == Some(instance.rank.to_string().as_ref());
     let folder = instance.mount.parent().and_then(Path::file_name);
     numbered && folder == instance.launch.file_name()
