@@ -61,7 +61,7 @@ enum Command {
     Metrics(metrics::MetricsArguments),
     /// Have every rank of this machine clear or log what it counts
     Ctl(ctl::CtlArguments),
-    /// Add up the profiles of a run
+    /// Tell what a run has left: a page, advice, profiles added up
     Report(report::ReportArguments),
     /// Show one request's way through the tree, from what the ranks remember
     Trace(trace::TraceArguments),

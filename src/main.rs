@@ -15,6 +15,7 @@ mod fabric;
 mod flight;
 mod metrics;
 mod profile;
+mod report;
 mod resource_limits;
 mod simulate;
 mod sleeper;

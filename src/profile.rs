@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod files;
+mod record;
 mod tables;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::controls::Column;
 pub(crate) use aggregate::aggregate;
 use files::Place;
 pub(crate) use files::{Tables, write_whole};
+use record::Record;
 pub(crate) use tables::quoted;
 
 /// Paths of a table that is to show all: with names of a hundred bytes 10 MiB for each category.
@@ -146,6 +148,7 @@ pub(crate) struct Profiler {
     status: Box<dyn Fn() -> Value + Send + Sync>,
     shown: Paths,
     place: Place,
+    record: Record,
     baseline: Mutex<Baseline>,
 }
 
@@ -190,6 +193,7 @@ impl Profiler {
             absences: Box::new(absences),
             status: Box::new(status),
             shown,
+            record: Record::new(folder, &name),
             place: Place::new(folder.to_owned(), name),
             baseline: Mutex::new(Baseline::zero()),
         }
@@ -296,8 +300,9 @@ impl Profiler {
     /// Writes a profile; what cannot be written is said, and harms nobody.
     pub(crate) fn write(&self, tag: Tag) {
         let profile = self.profile();
+        let status = (self.status)();
         let texts = [
-            ("summary.md", tables::summary(&profile, tag.name(), &(self.status)())),
+            ("summary.md", tables::summary(&profile, tag.name(), &status)),
             ("operations.csv", tables::operations(&profile.operations)),
             ("aggregate.csv", tables::aggregate(&profile.operations, profile.absences)),
             ("top_paths.csv", tables::top_paths(&profile)),
@@ -305,6 +310,18 @@ impl Profiler {
         match self.place.write(tag, &texts) {
             Ok(prefix) => tracing::debug!(profile = %prefix.display(), "written"),
             Err(error) => tracing::warn!(%error, tag = tag.name(), "a profile cannot be written"),
+        }
+        self.record(tag.name(), status, &profile);
+    }
+
+    /// Writes where the rank stands, now that it is ready.
+    pub(crate) fn write_ready(&self) {
+        self.record("ready", (self.status)(), &self.profile());
+    }
+
+    fn record(&self, why: &str, status: Value, profile: &Profile) {
+        if let Err(error) = self.record.write(why, status, &profile.paths, profile.floor) {
+            tracing::warn!(%error, why, "the record of this rank cannot be written");
         }
     }
 

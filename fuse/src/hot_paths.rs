@@ -84,6 +84,8 @@ pub struct PathCounts {
     pub ttl_expires: u64,
     /// Those that ended because something is there now.
     pub ttl_clears: u64,
+    /// How long all calls took together.
+    pub total_ns: u64,
     /// How long the slowest call took.
     pub slowest_ns: u64,
     /// Whether the last answer was one.
@@ -235,6 +237,7 @@ impl PathCounts {
     fn add(&mut self, provenance: Provenance, ended: Ended, took: Duration) {
         self.events += 1;
         let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.total_ns = self.total_ns.saturating_add(took_ns);
         self.slowest_ns = self.slowest_ns.max(took_ns);
         match provenance {
             Provenance::Held => self.hits += 1,
@@ -350,5 +353,6 @@ mod tests {
         assert_eq!((counts.ttl_stores, counts.ttl_serves), (2, 1));
         assert_eq!((counts.ttl_expires, counts.ttl_clears), (1, 1));
         assert_eq!((counts.events, counts.hits, counts.misses, counts.negatives), (4, 1, 3, 3));
+        assert_eq!((counts.total_ns, counts.slowest_ns), (12_000, 3_000));
     }
 }

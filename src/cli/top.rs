@@ -47,7 +47,8 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 pub(super) fn run(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     let directory = super::mount_directory(arguments.mount.as_deref())?;
-    if !arguments.once && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+    let at_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !arguments.once && !at_terminal {
         bail!("standard input and output are no terminal: use --once");
     }
     let nobody = || {

@@ -50,7 +50,12 @@ impl Profiles {
     ) -> io::Result<Profiles> {
         let (words, heard) = sync_channel(WAITING_MAX);
         let own = Arc::clone(&profiler);
-        let run = move || run(&own, interval, &heard);
+        let run = move || {
+            if wanted {
+                own.write_ready();
+            }
+            run(&own, interval, &heard);
+        };
         let thread = std::thread::Builder::new().name("profiles".to_owned()).spawn(run)?;
         let _first = snapshots.0.set(words.clone());
         Ok(Profiles { profiler, wanted, words, thread: Some(thread) })
