@@ -6,6 +6,7 @@
 //!
 //! One rank gives the orders (`plan`), all carry them out (`worker`), and they talk over TCP.
 
+mod costs;
 mod fetcher;
 mod fleet;
 mod member;
@@ -16,6 +17,7 @@ mod report;
 mod synthetic;
 mod worker;
 
+pub(crate) use costs::{Amount, Costs, costs};
 pub(crate) use fleet::{Fleet, LocalFleet};
 pub(crate) use plan::{Extent, Part, run};
 pub(crate) use worker::{WorkerPlan, work};

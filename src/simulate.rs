@@ -9,12 +9,15 @@
 //! [`Member`]: copper_proto::Member
 
 mod agenda;
+mod calibration;
 mod constants;
 mod direct;
 mod drawn;
 mod faults;
 mod host;
 mod network;
+mod plot;
+mod processors;
 mod program;
 mod random;
 mod readers;
@@ -24,12 +27,15 @@ mod waits;
 mod world;
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use program::Program;
 use world::World;
 
-pub(crate) use constants::assumptions;
+pub(crate) use calibration::{Calibration, calibrate};
+pub(crate) use constants::Constants;
 pub(crate) use faults::Faults;
+pub(crate) use plot::plot;
+pub(crate) use program::Program;
 pub(crate) use report::{Report, table};
 
 /// What is simulated.
@@ -47,19 +53,34 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Each rank's arena, in bytes.
     pub(crate) arena_bytes: u64,
-    /// What each process does.
-    pub(crate) program: ProgramName,
     /// What goes wrong.
     pub(crate) faults: Faults,
+    /// Processors that all ranks share; `None`: each rank has a machine of its own.
+    pub(crate) processors: Option<NonZeroU32>,
+    /// What machines, network and source are taken for.
+    pub(crate) constants: Constants,
 }
 
-/// The programs that can be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum ProgramName {
-    /// The shape of `import torch`.
-    Torch,
-    /// Some of everything, for thousands of runs.
-    Small,
+/// Work that all ranks' processes have before them when a daemon wants a processor lasts no longer, or
+/// the model's daemons would fall silent where a scheduler lets them in between.
+const HELD_UP_MAX: Duration = Duration::from_secs(1);
+
+impl Plan {
+    /// Whether the model can run it: `processors` takes pieces of work whole, and they must be short.
+    pub(crate) fn check(&self, program: &Program) -> Result<(), String> {
+        let Some(processors) = self.processors else { return Ok(()) };
+        let piece = program.computing_between_steps(&self.constants);
+        let pieces = u64::from(self.nodes.get()) * u64::from(self.processes.get());
+        let held_up = piece.as_secs_f64() * pieces as f64 / f64::from(processors.get());
+        if held_up <= HELD_UP_MAX.as_secs_f64() {
+            return Ok(());
+        }
+        Err(format!(
+            "--processors {processors}: {pieces} processes that each compute {piece:?} between two steps \
+             keep the daemons waiting for {held_up:.1} s: give less computing_ns in --constants, or fewer \
+             processes"
+        ))
+    }
 }
 
 /// How far a run has come.
@@ -81,11 +102,12 @@ pub(crate) struct Broken {
     seconds: f64,
 }
 
-/// Runs one job from its first request to its last, and says now and then how far it has come.
-pub(crate) fn run(plan: &Plan, told: &mut dyn FnMut(Progress)) -> Result<Report, Broken> {
-    let program = match plan.program {
-        ProgramName::Torch => Program::torch(),
-        ProgramName::Small => Program::small(),
-    };
-    World::new(plan, &program).run(told)
+/// Runs one job, each of whose processes runs `program`, from its first request to its last, and says now
+/// and then how far it has come.
+pub(crate) fn run(
+    plan: &Plan,
+    program: &Program,
+    told: &mut dyn FnMut(Progress),
+) -> Result<Report, Broken> {
+    World::new(plan, program).run(told)
 }

@@ -18,6 +18,7 @@ use twox_hash::XxHash3_64;
 
 use boundary::Boundary;
 use file_system::FileSystem;
+pub(crate) use file_system::attributes;
 
 /// Threads that read. Lustre answers in milliseconds: this many are in flight.
 const THREADS: usize = 16;

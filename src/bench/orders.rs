@@ -72,6 +72,8 @@ pub(super) enum Order {
     Idle {
         ms: u64,
     },
+    /// Say how much processor time went so far.
+    Spent,
     Leave,
 }
 

@@ -126,6 +126,10 @@ impl Worker {
                 let task = Task::PingPong { bytes: bytes as usize, count: count as usize };
                 return self.perform(task).map(Reply::Timed);
             }
+            Order::Spent => {
+                let cpu_ns = nanoseconds(ClockId::ProcessCPUTime);
+                return Ok(Reply::Timed(Timed { cpu_ns, ..Timed::default() }));
+            }
             Order::Idle { ms } => return Ok(Reply::Timed(idle(Duration::from_millis(ms)))),
         }
         Ok(Reply::Done)

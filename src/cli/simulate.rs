@@ -1,34 +1,34 @@
 //! `copper simulate`: jobs of any size under virtual time.
 
-use std::collections::BTreeMap;
+mod calibration;
+mod faults;
+mod seeds;
+
 use std::io::IsTerminal;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use copper_proto::Forest;
 use copper_proto::limits::TREES_MAX;
 use copper_proto::topology::default_fanout;
 use serde_json::json;
 
+use self::calibration::CalibrationArguments;
+use self::faults::FaultArguments;
 use super::size::Size;
 use super::{print, say};
-use crate::simulate::{Faults, Plan, ProgramName, Progress, assumptions, run as simulate, table};
+use crate::simulate::{Constants, Plan, Program, Progress, plot, run as simulate, table};
 
 /// More ranks than any machine has nodes.
 const NODES_MAX: u32 = 200_000;
 
 /// Less would not hold one directory and the blocks of one level.
 const MEMORY_MIN: u64 = 32 << 20;
-
-/// How much slower a slow rank is.
-const SLOWNESS: u32 = 30;
 
 /// From so many nodes on, the memory of a run is larger than what a processor finds without looking.
 const HUGE_PAGES_NODES: u32 = 512;
@@ -38,6 +38,15 @@ const TUNABLES: &str = "GLIBC_TUNABLES";
 
 /// Whoever waits at a terminal is told so often how far a run has come.
 const TOLD_EVERY: Duration = Duration::from_secs(3);
+
+/// The programs that can be run without a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProgramName {
+    /// The shape of `import torch`
+    Torch,
+    /// Some of everything, for thousands of runs
+    Small,
+}
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateArguments {
@@ -66,72 +75,64 @@ pub(super) struct SimulateArguments {
     memory: Size,
 
     /// What each process does
-    #[arg(long, value_name = "NAME", value_enum, default_value_t = ProgramName::Torch)]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = ProgramName::Torch, conflicts_with = "trace")]
     program: ProgramName,
 
     #[command(flatten)]
     faults: FaultArguments,
 
     /// Instead of all that: so many jobs with faults of all kinds, drawn from this seed and those after it
-    #[arg(long, value_name = "N", conflicts_with_all = ["nodes", "processes", "trees", "fanout", "memory", "program", "kill", "comeback", "slow", "cut", "jitter", "json"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["nodes", "processes", "trees", "fanout", "memory", "program", "kill", "comeback", "slow", "cut", "jitter", "trace", "processors", "constants", "calibrate", "plot", "json"])]
     seeds: Option<NonZeroU64>,
+
+    /// What each process does instead: the calls that ci/replay.sh has recorded in FILE
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
+    /// Where the folders of the trace are, in its order [default: where they were recorded]
+    #[arg(long, value_name = "DIR", requires = "trace")]
+    at: Vec<PathBuf>,
+
+    /// Processors that all ranks share [default: each rank has a machine of its own]
+    #[arg(long, value_name = "N")]
+    processors: Option<NonZeroU32>,
+
+    /// Take the numbers of the model from FILE, as far as they are there
+    #[arg(long, value_name = "FILE")]
+    constants: Option<PathBuf>,
+
+    #[command(flatten)]
+    calibration: CalibrationArguments,
+
+    /// Draw time over nodes into FILE, an SVG, beside what has been published
+    #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
+    plot: Option<PathBuf>,
 
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What goes wrong; when and to whom is drawn from the seed.
-#[derive(Debug, Args)]
-struct FaultArguments {
-    /// Ranks that die at random times, the root of the first tree among them
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
-    kill: f64,
-
-    /// Those of them that come back within a second, with an empty cache
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
-    comeback: f64,
-
-    /// Ranks whose NIC and engine are 30 times slower
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
-    slow: f64,
-
-    /// Ranks that are cut off from a parent for up to 10 s, in one direction or both
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
-    cut: f64,
-
-    /// The most that a message or a pull may be late; they overtake each other
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
-    jitter: u32,
-}
-
-impl FaultArguments {
-    fn faults(&self, nodes: NonZeroU32) -> anyhow::Result<Faults> {
-        let shares = [
-            ("kill", self.kill, 50.0),
-            ("comeback", self.comeback, 100.0),
-            ("slow", self.slow, 100.0),
-            ("cut", self.cut, 100.0),
-        ];
-        for (name, share, most) in shares {
-            ensure!((0.0..=most).contains(&share), "--{name} {share} is not from 0 to {most}");
-        }
-        ensure!(self.kill == 0.0 || nodes.get() > 1, "--kill: somebody must live, of 1 rank");
-        let permille = |percent: f64| (percent * 10.0).ceil() as u32;
-        Ok(Faults {
-            killed_permille: permille(self.kill),
-            returned_permille: permille(self.comeback),
-            slow_permille: permille(self.slow),
-            slowness: SLOWNESS,
-            cut_permille: permille(self.cut),
-            jitter: Duration::from_micros(self.jitter.into()),
-            ..Faults::default()
-        })
-    }
-}
-
 impl SimulateArguments {
-    fn plan(&self, nodes: NonZeroU32) -> anyhow::Result<Plan> {
+    fn program(&self) -> anyhow::Result<Program> {
+        match (&self.trace, self.program) {
+            (Some(trace), _) => Program::recorded(trace, &self.at),
+            (None, ProgramName::Torch) => Ok(Program::torch()),
+            (None, ProgramName::Small) => Ok(Program::small()),
+        }
+    }
+
+    fn constants(&self) -> anyhow::Result<Constants> {
+        let Some(file) = &self.constants else { return Ok(Constants::default()) };
+        let name = file.display();
+        let text = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
+        let constants: Constants = serde_json::from_slice(&text)
+            .with_context(|| format!("--constants {name}: not understood"))?;
+        constants.check().map_err(|what| anyhow!("--constants {name}: {what}"))?;
+        Ok(constants)
+    }
+
+    fn plan(&self, nodes: NonZeroU32, constants: Constants) -> anyhow::Result<Plan> {
         ensure!(nodes.get() <= NODES_MAX, "--nodes {nodes} is more than {NODES_MAX}");
         let Size(arena_bytes) = self.memory;
         if arena_bytes < MEMORY_MIN {
@@ -149,38 +150,49 @@ impl SimulateArguments {
             fanout,
             seed: self.seed,
             arena_bytes,
-            program: self.program,
             faults: self.faults.faults(nodes)?,
+            processors: self.processors,
+            constants,
         })
     }
 }
 
 pub(super) fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
     if let Some(count) = arguments.seeds {
-        return run_seeds(arguments.seed, count.get());
+        return seeds::run(arguments.seed, count.get());
     }
-    let plans = arguments.nodes.iter().map(|&nodes| arguments.plan(nodes));
+    if arguments.calibration.calibrate {
+        return arguments.calibration.run();
+    }
+    let constants = arguments.constants()?;
+    let plans = arguments.nodes.iter().map(|&nodes| arguments.plan(nodes, constants));
     let plans: Vec<Plan> = plans.collect::<anyhow::Result<_>>()?;
     if plans.iter().any(|plan| plan.nodes.get() >= HUGE_PAGES_NODES) {
         begin_again_with_huge_pages();
     }
+    let program = arguments.program()?;
+    plans.iter().try_for_each(|plan| plan.check(&program)).map_err(anyhow::Error::msg)?;
     // Before anything can go wrong: an assertion of the protocol names no seed.
     say(&format!("copper: simulating with --seed {}", arguments.seed));
     let mut reports = Vec::new();
     for plan in &plans {
-        let report = simulate(plan, &mut teller()).map_err(|broken| {
+        let report = simulate(plan, &program, &mut teller()).map_err(|broken| {
             let (nodes, seed) = (plan.nodes, plan.seed);
             anyhow!("{broken}: replay it with the same options, --nodes {nodes} --seed {seed}")
         })?;
         say(&format!("copper: {} nodes took {:.2} s", report.nodes, report.seconds));
         reports.push(report);
     }
+    if let Some(file) = &arguments.plot {
+        std::fs::write(file, plot(&reports)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
     if arguments.json {
-        let all = json!({ "assumptions": assumptions(), "runs": reports });
+        let all = json!({ "assumptions": constants.assumptions(&program), "runs": reports });
         print(&serde_json::to_string_pretty(&all)?)?;
     } else {
         print(&table(&reports))?;
-        for line in assumptions() {
+        for line in constants.assumptions(&program) {
             print(&line)?;
         }
     }
@@ -209,47 +221,6 @@ fn teller() -> impl FnMut(Progress) {
             told = Instant::now();
             let (percent, millions) = (done * 100.0, events / 1_000_000);
             say(&format!("copper: {percent:.0} % after {seconds:.3} s, {millions} million events"));
-        }
-    }
-}
-
-/// Runs one drawn job after the other, on each processor, and stops at the first that breaks something.
-fn run_seeds(first: u64, count: u64) -> anyhow::Result<ExitCode> {
-    if count == 1 {
-        say(&format!("copper: {:?}", Plan::drawn(first)));
-    }
-    let next = AtomicU64::new(0);
-    let broken = Mutex::new(BTreeMap::new());
-    let work = || {
-        while broken.lock().expect("no panic while it is held").is_empty() {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return;
-            }
-            let seed = first.wrapping_add(index);
-            // An assertion of the protocol names no seed.
-            let run = || simulate(&Plan::drawn(seed), &mut |_| ());
-            let why = match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(_)) => continue,
-                Ok(Err(broken)) => broken.to_string(),
-                Err(_) => "it has panicked, see above".to_owned(),
-            };
-            broken.lock().expect("no panic while it is held").insert(seed, why);
-        }
-    };
-    std::thread::scope(|scope| {
-        (0..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| {
-            scope.spawn(work);
-        });
-    });
-    match broken.into_inner().expect("no panic while it is held").pop_first() {
-        None => {
-            let last = first.wrapping_add(count - 1);
-            say(&format!("copper: {count} jobs, no invariant broken; the last seed was {last}"));
-            Ok(ExitCode::SUCCESS)
-        }
-        Some((seed, why)) => {
-            bail!("seed {seed}: {why}; replay it with: copper simulate --seeds 1 --seed {seed}")
         }
     }
 }

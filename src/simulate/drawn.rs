@@ -6,10 +6,10 @@ use std::time::Duration;
 use copper_proto::limits::TREES_MAX;
 
 use super::random::{Random, mixed};
-use super::{Faults, Plan, ProgramName};
+use super::{Constants, Faults, Plan};
 
 impl Plan {
-    /// The job of a seed: most are small, and half of them have two faults or more.
+    /// The job of a seed, for [`super::Program::small`]: most are small, and half of them have two faults or more.
     pub(crate) fn drawn(seed: u64) -> Plan {
         let mut random = Random::new(mixed(seed));
         let nonzero = |value: u64| NonZeroU32::new(value as u32).expect("at least 1");
@@ -27,8 +27,9 @@ impl Plan {
             fanout: nonzero(if nodes > 12 { 2 } else { 1 } + random.below(5)),
             seed,
             arena_bytes: *random.pick(&[8 << 20, 16 << 20, 64 << 20, 256 << 20]),
-            program: ProgramName::Small,
             faults: Faults::drawn(&mut random),
+            processors: None,
+            constants: Constants::default(),
         }
     }
 }

@@ -88,7 +88,7 @@ impl Host {
             links: BTreeMap::new(),
             parents: vec![None; uses.len()],
             wakes: Tick::NEVER,
-            readers: Readers::new(plan.processes.get(), now, random),
+            readers: Readers::new(plan.processes.get(), &plan.constants, now, random),
             folders: vec![FolderUse::default(); folders].into(),
             evicted: HashSet::new(),
             asks: 0,

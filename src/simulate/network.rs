@@ -3,14 +3,14 @@
 //! nothing is lost but everything waits, as over a transport that sends again.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use copper_proto::Tick;
 
-use super::constants::{
-    LATENCY, MESSAGE_BYTES, MESSAGE_HANDLING, NIC_BYTES_PER_SECOND, VERIFYING_PICOS_PER_BYTE,
-    moving,
-};
+use super::constants::{Constants, moving, treating};
+use super::processors::Processors;
+use super::program::Program;
 
 /// What one rank's hardware is busy with.
 #[derive(Clone, Copy, Debug)]
@@ -31,16 +31,12 @@ impl Default for Port {
     }
 }
 
-impl Port {
-    /// The engine works, as soon as it is free.
-    fn works(&mut self, now: Tick, takes: Duration) {
-        self.engine_free = self.engine_free.max(now) + takes * self.slowness;
-    }
-}
-
 /// All ranks' hardware.
 #[derive(Debug)]
 pub(super) struct Network {
+    constants: Constants,
+    /// What all ranks share, if they run on one machine.
+    processors: Option<Processors>,
     ports: Vec<Port>,
     messages: u64,
     /// The most messages whose time a rank's engine was behind.
@@ -50,9 +46,14 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(nodes: usize) -> Network {
+    pub(super) fn new(
+        nodes: usize,
+        constants: Constants,
+        processors: Option<NonZeroU32>,
+    ) -> Network {
+        let processors = processors.map(Processors::new);
         let (ports, cuts) = (vec![Port::default(); nodes], BTreeMap::new());
-        Network { ports, messages: 0, deepest_queue: 0, cuts }
+        Network { constants, processors, ports, messages: 0, deepest_queue: 0, cuts }
     }
 
     /// From now on a rank is so many times slower.
@@ -71,20 +72,64 @@ impl Network {
         self.cuts.get(&(from, to)).map_or(at, |&until| at.max(until))
     }
 
+    /// Whether all ranks run on one machine.
+    pub(super) fn is_shared(&self) -> bool {
+        self.processors.is_some()
+    }
+
+    /// Work that no engine does: when it is over.
+    pub(super) fn works(&mut self, ready: Tick, takes: Duration) -> Tick {
+        match &mut self.processors {
+            Some(processors) => processors.take(ready, takes),
+            None => ready + takes,
+        }
+    }
+
+    /// Work of a rank's engine, after all that it had to do before: when it is over.
+    fn engine_works(&mut self, rank: usize, ready: Tick, takes: Duration) -> Tick {
+        let takes = takes * self.ports[rank].slowness;
+        let ends = self.works(self.engine_free(rank, ready), takes);
+        self.ports[rank].engine_free = ends;
+        ends
+    }
+
+    /// The kernel asks a daemon, which answers from what it holds: when the reader has the answer.
+    pub(super) fn shows(&mut self, ready: Tick, bytes: u64) -> Tick {
+        let constants = &self.constants;
+        let takes = constants.fuse_request + treating(bytes, constants.fuse_picos_per_byte);
+        self.works(ready, takes)
+    }
+
+    /// The same with what the engine gives it.
+    pub(super) fn shows_from_engine(&mut self, rank: usize, now: Tick, bytes: u64) -> Tick {
+        let ready = self.engine_free(rank, now);
+        let woken = self.works(ready, self.constants.engine_handoff);
+        self.shows(woken, bytes)
+    }
+
+    /// The source's part in a read that takes it so long: on one machine that is work too.
+    pub(super) fn source_works(&mut self, ready: Tick, ends: Tick) -> Tick {
+        if self.is_shared() { self.works(ready, ends.since(ready)) } else { ends }
+    }
+
+    /// For how long a process works by itself between two steps.
+    pub(super) fn between_steps(&self, program: &Program) -> Duration {
+        self.constants.kernel_answer + program.computing_between_steps(&self.constants)
+    }
+
     /// A message has come: the engine looks at it as soon as it can.
     pub(super) fn received(&mut self, rank: usize, now: Tick) {
-        let port = &mut self.ports[rank];
-        let handling = MESSAGE_HANDLING * port.slowness;
-        let behind = port.engine_free.since(now).as_nanos() / handling.as_nanos();
+        let handling = self.constants.message_handling;
+        let takes = handling * self.ports[rank].slowness;
+        let behind = self.ports[rank].engine_free.since(now).as_nanos() / takes.as_nanos();
         self.deepest_queue = self.deepest_queue.max(behind as u64);
-        port.works(now, MESSAGE_HANDLING);
+        self.engine_works(rank, now, handling);
     }
 
     /// Pulled bytes have come, and are verified.
     pub(super) fn verified(&mut self, rank: usize, now: Tick, bytes: u64) {
-        let port = &mut self.ports[rank];
-        let nanos = bytes * VERIFYING_PICOS_PER_BYTE / 1000;
-        port.works(now, Duration::from_nanos(nanos));
+        let takes = treating(bytes, self.constants.verifying_picos_per_byte);
+        self.engine_works(rank, now, takes);
     }
 
     /// When the engine has done all that it has to do.
@@ -95,29 +140,33 @@ impl Network {
     /// A message leaves: when it arrives.
     pub(super) fn send(&mut self, from: usize, to: usize, payload: u64, now: Tick) -> Tick {
         self.messages += 1;
-        let port = &mut self.ports[from];
-        port.works(now, MESSAGE_HANDLING);
-        let leaves = port.engine_free;
-        let arrives = self.transfer(from, to, MESSAGE_BYTES + payload, leaves);
+        let leaves = self.engine_works(from, now, self.constants.message_handling);
+        let bytes = self.constants.message_bytes + payload;
+        let arrives = self.transfer(from, to, bytes, leaves);
         self.passes(from, to, arrives)
     }
 
     /// A child reads its parent's memory: when the last byte is there.
     pub(super) fn pull(&mut self, child: usize, parent: usize, bytes: u64, now: Tick) -> Tick {
-        let asks = self.engine_free(child, now) + LATENCY;
-        let ends = self.transfer(parent, child, bytes, asks);
+        let mut asked =
+            self.engine_works(child, now, self.constants.pulling) + self.constants.latency;
+        let takes = self.constants.serving + treating(bytes, self.constants.serving_picos_per_byte);
+        if !takes.is_zero() {
+            asked = self.engine_works(parent, asked, takes);
+        }
+        let ends = self.transfer(parent, child, bytes, asked);
         self.passes(parent, child, self.passes(child, parent, ends))
     }
 
     fn transfer(&mut self, from: usize, to: usize, bytes: u64, ready: Tick) -> Tick {
-        let takes = moving(bytes, NIC_BYTES_PER_SECOND);
+        let takes = moving(bytes, self.constants.nic_bytes_per_second);
         let sender = &mut self.ports[from];
         let begins = sender.egress_free.max(ready);
         sender.egress_free = begins + takes * sender.slowness;
         sender.egress_bytes += bytes;
         let receiver = &mut self.ports[to];
         let takes = takes * receiver.slowness;
-        receiver.ingress_free = receiver.ingress_free.max(begins + LATENCY) + takes;
+        receiver.ingress_free = receiver.ingress_free.max(begins + self.constants.latency) + takes;
         receiver.ingress_free
     }
 
@@ -144,21 +193,64 @@ mod tests {
 
     #[test]
     fn the_children_of_one_rank_share_what_its_nic_sends() {
-        let mut network = Network::new(4);
-        let block = moving(MIB, NIC_BYTES_PER_SECOND);
+        let constants = Constants::default();
+        let mut network = Network::new(4, constants, None);
+        let block = moving(MIB, constants.nic_bytes_per_second);
         let ends: Vec<Tick> = (1..4).map(|child| network.pull(child, 0, MIB, Tick(0))).collect();
         for (turn, end) in (1..).zip(ends) {
-            assert_eq!(end, Tick(0) + 2 * LATENCY + block * turn);
+            assert_eq!(end, Tick(0) + constants.pulling + 2 * constants.latency + block * turn);
         }
         assert_eq!(network.hottest(), (0, 3 * MIB));
     }
 
     #[test]
     fn an_engine_handles_one_message_after_the_other() {
-        let mut network = Network::new(2);
+        let handling = Constants::default().message_handling;
+        let mut network = Network::new(2, Constants::default(), None);
         (0..5).for_each(|_| network.received(1, Tick(0)));
-        assert_eq!(network.engine_free(1, Tick(0)), Tick(0) + 5 * MESSAGE_HANDLING);
+        assert_eq!(network.engine_free(1, Tick(0)), Tick(0) + 5 * handling);
         assert_eq!(network.deepest_queue(), 4);
         assert_eq!(network.engine_free(1, Tick(1 << 30)), Tick(1 << 30), "it has caught up");
+    }
+
+    #[test]
+    fn ranks_of_one_machine_wait_for_its_processor() {
+        let handling = Constants::default().message_handling;
+        let mut network = Network::new(3, Constants::default(), NonZeroU32::new(1));
+        (0..3).for_each(|rank| network.received(rank, Tick(0)));
+        assert_eq!(network.engine_free(2, Tick(0)), Tick(0) + 3 * handling);
+    }
+
+    #[test]
+    fn a_slow_parent_serves_its_children_late_and_its_machine_too() {
+        let serving = Duration::from_micros(3);
+        let constants = Constants { serving, ..Constants::default() };
+        let ends = |slowness, processors| {
+            let mut network = Network::new(3, constants, NonZeroU32::new(processors));
+            network.slow_down(0, slowness);
+            network.pull(1, 0, 1, Tick(0));
+            // Rank 2 waits for the processor, if it is the only one.
+            network.received(2, Tick(0));
+            [0, 2].map(|rank| network.engine_free(rank, Tick(0)).0)
+        };
+        let asked = Tick(0) + constants.pulling + constants.latency;
+        let handling = constants.message_handling;
+        let message = (Tick(0) + handling).0;
+        assert_eq!(ends(1, 0), [(asked + serving).0, message]);
+        assert_eq!(ends(30, 0), [(asked + serving * 30).0, message]);
+        assert_eq!(ends(30, 1), [(asked + serving * 30).0, (asked + serving * 30 + handling).0]);
+    }
+
+    #[test]
+    fn what_is_pulled_over_a_way_that_is_cut_comes_when_it_is_mended() {
+        let until = Tick(1 << 40);
+        let pulls = |from, to| {
+            let mut network = Network::new(3, Constants::default(), None);
+            network.cut(from, to, until);
+            [1, 2].map(|child| network.pull(child, 0, MIB, Tick(0)) == until)
+        };
+        assert_eq!(pulls(0, 1), [true, false]);
+        assert_eq!(pulls(1, 0), [true, false]);
+        assert_eq!(pulls(1, 2), [false, false]);
     }
 }

@@ -1,14 +1,17 @@
-//! What every process does: a program's files, and its steps among them.
+//! What every process does: a program's files, and its steps among them. `recorded` makes one of a
+//! trace of calls.
 //!
 //! [`Program::torch`] has the shape of `import torch`: 1,153 small files of 38 MiB in all, 13 medium
 //! ones, 15 large ones up to 496 MiB of which a third is touched, 2,100 names that are found, 1,573
 //! that are not, 390 listings. Which names and sizes they are is drawn from one fixed number, so that
 //! every run, whatever its seed, reads the same.
 
+mod recorded;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use copper_cache::policy::siblings;
+use copper_cache::policy::{carries_attributes, siblings};
 use copper_proto::limits::{BLOCK_BYTES, READS_BEFORE_SIBLINGS};
 use copper_proto::{
     Attributes, BlockIndex, Directory, DirectoryBuilder, Entry, FileKind, Key, Timestamp, ViewPath,
@@ -16,7 +19,7 @@ use copper_proto::{
 };
 use hashbrown::HashMap;
 
-use super::constants::{COMPUTING, SOURCE_ENTRY};
+use super::constants::Constants;
 use super::random::Random;
 use super::source_model::SourceCost;
 
@@ -30,7 +33,7 @@ struct Shape {
     found: usize,
     absent: usize,
     listings: usize,
-    computing: Duration,
+    computing_divisor: u32,
 }
 
 const TORCH: Shape = Shape {
@@ -41,7 +44,7 @@ const TORCH: Shape = Shape {
     found: 2_100,
     absent: 1_573,
     listings: 390,
-    computing: COMPUTING,
+    computing_divisor: 1,
 };
 
 /// Some of everything, for thousands of runs: hardly any time between two steps, and more than the
@@ -54,7 +57,7 @@ const SMALL: Shape = Shape {
     found: 60,
     absent: 20,
     listings: 8,
-    computing: Duration::from_millis(20),
+    computing_divisor: 150,
 };
 
 /// Of each section of a large file, of so many blocks, the first third is touched, in order. Assumed: a
@@ -74,6 +77,8 @@ pub(super) enum Step {
     Find { folder: usize, path: ViewPath },
     /// Lists a folder.
     List { folder: usize },
+    /// Asks what the daemon answers by itself: whether a file is a terminal.
+    Ioctl { folder: usize },
     /// Touches a block for the first time.
     Read { folder: usize, object: u32 },
 }
@@ -100,7 +105,7 @@ pub(super) struct Folder {
     /// The first blocks that are fetched when a file in it is read after [`READS_BEFORE_SIBLINGS`]
     /// others: every rank's keys are these.
     siblings: Vec<Key>,
-    entries: Vec<(String, Entry)>,
+    entries: Vec<(Box<[u8]>, Entry)>,
 }
 
 impl Folder {
@@ -110,31 +115,42 @@ impl Folder {
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Program {
+#[derive(Debug)]
+pub(crate) struct Program {
     pub(super) objects: Vec<Object>,
     pub(super) folders: Vec<Folder>,
     pub(super) steps: Vec<Step>,
-    /// What a process computes, over all its steps.
-    pub(super) computing: Duration,
+    /// It computes so many times less than [`Constants::computing`].
+    computing_divisor: u32,
     numbers: HashMap<Key, u32>,
     entries: HashMap<ViewPath, Entry>,
 }
 
 impl Program {
     /// The shape of `import torch`.
-    pub(super) fn torch() -> Program {
+    pub(crate) fn torch() -> Program {
         Program::shaped(&TORCH)
     }
 
     /// A hundredth of that, for runs by the thousand.
-    pub(super) fn small() -> Program {
+    pub(crate) fn small() -> Program {
         Program::shaped(&SMALL)
+    }
+
+    fn empty(computing_divisor: u32) -> Program {
+        Program {
+            objects: Vec::new(),
+            folders: Vec::new(),
+            steps: Vec::new(),
+            computing_divisor,
+            numbers: HashMap::new(),
+            entries: HashMap::new(),
+        }
     }
 
     fn shaped(shape: &Shape) -> Program {
         let mut draw = Random::new(0x7063_6f70);
-        let mut program = Program { computing: shape.computing, ..Program::default() };
+        let mut program = Program::empty(shape.computing_divisor);
         let base = program.make_prefix();
         let first = program.make_folders(base, shape, &mut draw);
         let mut tasks = program.make_files(first, shape, &mut draw);
@@ -157,9 +173,19 @@ impl Program {
         *self.numbers.get(key).expect("nobody asks for what is in no folder")
     }
 
+    /// What a process computes, over all its steps.
+    pub(super) fn computing(&self, constants: &Constants) -> Duration {
+        constants.computing / self.computing_divisor
+    }
+
+    /// What a process computes between two steps.
+    pub(super) fn computing_between_steps(&self, constants: &Constants) -> Duration {
+        self.computing(constants) / self.steps.len() as u32
+    }
+
     /// For how long everybody is at it, at least: when what goes wrong begins.
-    pub(super) fn window(&self) -> Duration {
-        self.computing.max(Duration::from_millis(200))
+    pub(super) fn window(&self, constants: &Constants) -> Duration {
+        self.computing(constants).max(Duration::from_millis(200))
     }
 
     /// What is at a path.
@@ -173,6 +199,7 @@ impl Program {
         for step in &self.steps {
             match step {
                 Step::Find { .. } | Step::List { .. } => all.operations += 1,
+                Step::Ioctl { .. } => {}
                 Step::Read { object, .. } => {
                     let cost = self.objects[*object as usize].cost;
                     all.operations += cost.operations;
@@ -285,16 +312,25 @@ impl Program {
         let path = self.path(folder, name);
         let attributes = attributes(kind, size, self.entries.len() as u64 + 2);
         let entry = Entry { attributes, target: None };
-        self.folders[folder].entries.push((name.to_owned(), entry.clone()));
-        self.entries.insert(path.clone(), entry);
+        self.put_entry(folder, name.as_bytes(), &path, entry);
         if kind == FileKind::Regular {
-            for block in 0..blocks(size) {
-                let key = self.block(&path, block);
-                let len = BlockIndex(block).len(size);
-                let operations = u64::from(block == 0);
-                let cost = SourceCost { operations, bytes: len.into(), ..SourceCost::default() };
-                self.add(Object { key, len, cost, directory: None });
-            }
+            self.put_blocks(&path, size);
+        }
+    }
+
+    fn put_entry(&mut self, folder: usize, name: &[u8], path: &ViewPath, entry: Entry) {
+        self.folders[folder].entries.push((name.into(), entry.clone()));
+        self.entries.insert(path.clone(), entry);
+    }
+
+    /// All blocks of a file, each of which can be read then.
+    fn put_blocks(&mut self, path: &ViewPath, size: u64) {
+        for block in 0..blocks(size) {
+            let key = self.block(path, block);
+            let len = BlockIndex(block).len(size);
+            let operations = u64::from(block == 0);
+            let cost = SourceCost { operations, bytes: len.into(), ..SourceCost::default() };
+            self.add(Object { key, len, cost, directory: None });
         }
     }
 
@@ -315,16 +351,17 @@ impl Program {
         for folder in 0..self.folders.len() {
             let mut builder = DirectoryBuilder::default();
             let Folder { path, entries, .. } = &self.folders[folder];
+            let with_attributes = carries_attributes(entries.len());
             for (name, entry) in entries {
                 let Attributes { kind, inode, .. } = entry.attributes;
-                builder.push(name.as_bytes(), kind, inode, Some(entry));
+                builder.push(name, kind, inode, with_attributes.then_some(entry));
             }
-            let count = entries.len() as u32;
+            let count = if with_attributes { entries.len() as u32 } else { 0 };
             let bytes = builder.finish();
             let directory = Directory::decode(&bytes).expect("it has just been encoded");
             let key = Key { path: path.clone(), what: What::Directory };
             let operations = 1 + u64::from(count);
-            let cost = SourceCost { operations, bytes: 0, extra: SOURCE_ENTRY * count };
+            let cost = SourceCost { operations, bytes: 0, entries: count };
             let len = bytes.len() as u32;
             let first = |(name, _): (&[u8], Attributes)| {
                 let path = path.join(name).expect("it is in the folder");
@@ -408,6 +445,7 @@ mod tests {
                 Step::Find { path, .. } if found(path) => present += 1,
                 Step::Find { .. } => absent += 1,
                 Step::List { .. } => listings += 1,
+                Step::Ioctl { .. } => unreachable!("it has none"),
                 Step::Read { object, .. } => {
                     let object = &program.objects[*object as usize];
                     *bytes_of.entry(object.key.path.as_bytes()).or_default() +=

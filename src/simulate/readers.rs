@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use copper_proto::Tick;
 
-use super::constants::{KERNEL_ANSWER, START_SPREAD};
+use super::constants::Constants;
+use super::network::Network;
 use super::program::Program;
 use super::random::Random;
 use super::waits::Waits;
@@ -24,8 +25,13 @@ pub(super) struct Readers {
 
 impl Readers {
     /// They begin soon after `now`.
-    pub(super) fn new(processes: u32, now: Tick, random: &mut Random) -> Readers {
-        let spread = START_SPREAD.as_nanos() as u64;
+    pub(super) fn new(
+        processes: u32,
+        constants: &Constants,
+        now: Tick,
+        random: &mut Random,
+    ) -> Readers {
+        let spread = constants.start_spread.as_nanos() as u64;
         let mut arrival = || now + Duration::from_nanos(random.below(spread));
         let arrivals = (0..processes).map(|_| arrival()).collect();
         Readers { step: 0, asked: None, noted: false, arrivals }
@@ -42,13 +48,19 @@ impl Readers {
     }
 
     /// The step's answer is there: everybody goes on to the next.
-    pub(super) fn answered(&mut self, at: Tick, program: &Program, mut waits: Option<&mut Waits>) {
-        let computing = program.computing / program.steps.len() as u32;
+    pub(super) fn answered(
+        &mut self,
+        at: Tick,
+        program: &Program,
+        network: &mut Network,
+        mut waits: Option<&mut Waits>,
+    ) {
+        let takes = network.between_steps(program);
         for arrival in &mut self.arrivals {
             if let Some(waits) = &mut waits {
                 waits.add(at.since(*arrival).as_nanos() as u64);
             }
-            *arrival = (*arrival).max(at) + KERNEL_ANSWER + computing;
+            *arrival = network.works((*arrival).max(at), takes);
         }
         self.step += 1;
         self.asked = None;

@@ -418,7 +418,8 @@ fn file_kind(kind: FileType) -> Option<FileKind> {
     }
 }
 
-fn attributes(statx: &Statx) -> Result<Attributes, Errno> {
+/// What `lstat` says, as it travels.
+pub(crate) fn attributes(statx: &Statx) -> Result<Attributes, Errno> {
     let mode = u32::from(statx.stx_mode);
     let time =
         |time: rustix::fs::StatxTimestamp| Timestamp { seconds: time.tv_sec, nanos: time.tv_nsec };

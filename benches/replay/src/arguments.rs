@@ -10,7 +10,7 @@ pub(crate) const HELP: &str = "\
 Records the file system calls of a command, and replays them against any folder.
 
 usage: replay.sh record TRACE [--below DIR]... -- COMMAND [ARGUMENT]...
-       replay.sh run TRACE --at DIR... [--processes N] [--rounds R] [--no-isatty] [--cpu C] [--json FILE]
+       replay.sh run TRACE --at DIR... [--processes N] [--rounds R] [--no-isatty] [--cpu C] [--begin NS] [--json FILE]
        replay.sh show TRACE
 
 record runs COMMAND under strace and writes its calls on paths below DIR to TRACE.
@@ -21,6 +21,8 @@ run makes the calls of TRACE again and checks that each ends as it did. Exits wi
   --rounds R     how often, one after the other, 1 to 1000000 [default: 1]
   --no-isatty    without the ioctls that ask whether a file is a terminal
   --cpu C        all processes on this CPU
+  --begin NS     wait with the first round until this moment of the monotonic clock, so that several
+                 runs begin together
   --json FILE    write all figures there
 show prints what is in TRACE.
 ";
@@ -52,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) rounds: usize,
     pub(crate) isatty: Isatty,
     pub(crate) cpu: Option<usize>,
+    /// Of the monotonic clock.
+    pub(crate) begin_ns: Option<u64>,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -123,6 +127,7 @@ impl Command {
                     rounds: options.rounds.take().unwrap_or(1),
                     isatty: options.isatty.take().unwrap_or(Isatty::Replayed),
                     cpu: options.cpu.take(),
+                    begin_ns: options.begin_ns.take(),
                     json: options.json.take(),
                 })
             }
@@ -152,6 +157,7 @@ struct Options {
     rounds: Option<usize>,
     isatty: Option<Isatty>,
     cpu: Option<usize>,
+    begin_ns: Option<u64>,
     json: Option<PathBuf>,
 }
 
@@ -186,6 +192,12 @@ impl Options {
             "--rounds" => self.rounds = Some(number(name, &value()?, 1, ROUNDS_MAX)?),
             "--cpu" => {
                 self.cpu = Some(number(name, &value()?, 0, rustix::thread::CpuSet::MAX_CPU - 1)?)
+            }
+            "--begin" => {
+                let value = value()?;
+                let begin = value.to_str().and_then(|text| text.parse().ok());
+                let wrong = || usage(format!("{name} is a number of nanoseconds"));
+                self.begin_ns = Some(begin.ok_or_else(wrong)?);
             }
             "--json" => self.json = Some(PathBuf::from(value()?)),
             _ => return Err(usage(format!("there is no option {name}"))),
@@ -249,6 +261,8 @@ mod tests {
             ("run t", "against which folder? Say --at DIR"),
             ("run t --at", "--at needs a value"),
             ("run t --at /x --processes 0", "--processes is 1 to 1024, not '0'"),
+            ("run t --at /x --begin soon", "--begin is a number of nanoseconds"),
+            ("show t --begin 1", "show does not take all of these options"),
             ("run t --at /x --rounds x", "--rounds is 1 to 1000000, not 'x'"),
             ("run t --at /x --no-isatty=1", "there is no option --no-isatty"),
             ("run t --at /x --frobnicate", "there is no option --frobnicate"),

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -56,6 +57,8 @@ pub(crate) fn run(asked: &Run) -> Result<ExitCode, Failure> {
         calls.values().sum::<u64>()
     ))?;
     let mut workers = Workers::start(asked)?;
+    let wait = asked.begin_ns.map_or(0, |begin| begin.saturating_sub(now_ns()));
+    std::thread::sleep(Duration::from_nanos(wait));
     let mut rounds = Vec::with_capacity(asked.rounds);
     for number in 1..=asked.rounds {
         let round = workers.round()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use copper_proto::{LinkId, Rank, Tick, TreeIndex, Violation};
 
 use super::{Event, World};
-use crate::simulate::constants::{DEATH_SEEN, SILENCE};
+use crate::simulate::constants::SILENCE;
 use crate::simulate::host::{Host, Link};
 use crate::simulate::random::Random;
 
@@ -56,7 +56,9 @@ impl World<'_> {
 
     /// Some moment while everybody is still at it.
     pub(super) fn moment(&self, random: &mut Random) -> Duration {
-        Duration::from_nanos(random.below(self.program.window().as_nanos() as u64))
+        Duration::from_nanos(
+            random.below(self.program.window(&self.plan.constants).as_nanos() as u64),
+        )
     }
 
     /// A rank dies at that moment: whether, and when, it comes back.
@@ -105,7 +107,7 @@ impl World<'_> {
         }
         let silent = self.now + SILENCE;
         if until > silent {
-            let seen = silent + DEATH_SEEN;
+            let seen = silent + self.plan.constants.death_seen;
             let (up, down) = if cut == Cut::Up { (seen, silent) } else { (silent, seen) };
             self.agenda.note(up, Event::Down { rank, link });
             self.agenda.note(down, Event::Down { rank: other, link: theirs });
@@ -117,7 +119,14 @@ impl World<'_> {
         match violation {
             Violation::Silent => self.plan.faults.cut_permille > 0,
             Violation::Unreachable => !self.plan.faults.is_none(),
-            _ => false,
+            Violation::WrongDirection
+            | Violation::Credits
+            | Violation::RequestInUse
+            | Violation::Lease
+            | Violation::NoQuestion
+            | Violation::WrongAnswer
+            | Violation::WrongTree
+            | Violation::Children => false,
         }
     }
 
@@ -129,7 +138,8 @@ impl World<'_> {
         self.barred.insert((rank, other), until);
         self.mended = self.mended.max(until);
         self.agenda.note(self.now, Event::Down { rank, link });
-        self.agenda.note(self.now + DEATH_SEEN, Event::Down { rank: other, link: theirs });
+        let seen = self.now + self.plan.constants.death_seen;
+        self.agenda.note(seen, Event::Down { rank: other, link: theirs });
     }
 
     /// Whether two ranks could open a link now.

@@ -3,7 +3,7 @@
 use copper_proto::{Input, LinkId, Rank, Tick, TreeIndex};
 
 use super::{Event, World};
-use crate::simulate::constants::{DEATH_SEEN, DIALLING, ORPHANED, TAKEOVER};
+use crate::simulate::constants::{ORPHANED, TAKEOVER};
 use crate::simulate::host::Link;
 use crate::simulate::random::Random;
 
@@ -36,7 +36,7 @@ impl World<'_> {
         self.hosts[rank].dies();
         for (_, link) in std::mem::take(&mut self.hosts[rank].links) {
             let event = Event::Down { rank: link.other, link: link.theirs };
-            self.agenda.note(self.now + DEATH_SEEN, event);
+            self.agenda.note(self.now + self.plan.constants.death_seen, event);
         }
     }
 
@@ -49,7 +49,7 @@ impl World<'_> {
             host.parents[tree] = None;
             self.out_of_reach += 1;
             let tree = TreeIndex(tree as u32);
-            self.agenda.note(self.now + DIALLING, Event::Dials { rank, tree });
+            self.agenda.note(self.now + self.plan.constants.dialling, Event::Dials { rank, tree });
         }
         self.handle(rank, Input::LinkDown { link }, None);
     }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use copper_proto::{Bug, Tick};
 
 use super::World;
+use crate::simulate::constants::Constants;
 use crate::simulate::program::Program;
-use crate::simulate::{Faults, Plan, ProgramName};
+use crate::simulate::{Faults, Plan};
 
-/// Jobs that a bug may take; the slowest took four when this was written.
+/// Jobs that a bug may take; the slowest takes three.
 const SEEDS_MAX: u64 = 40;
 
-fn plan(seed: u64, program: ProgramName, arena_bytes: u64, faults: Faults) -> Plan {
+fn plan(seed: u64, arena_bytes: u64, faults: Faults) -> Plan {
     let nonzero = |value| NonZeroU32::new(value).expect("not zero");
     Plan {
         nodes: nonzero(8),
@@ -23,13 +24,14 @@ fn plan(seed: u64, program: ProgramName, arena_bytes: u64, faults: Faults) -> Pl
         fanout: nonzero(3),
         seed,
         arena_bytes,
-        program,
         faults,
+        processors: None,
+        constants: Constants::default(),
     }
 }
 
 fn large(seed: u64) -> Plan {
-    plan(seed, ProgramName::Torch, 1 << 30, Faults::default())
+    plan(seed, 1 << 30, Faults::default())
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn finds(plan: &Plan, program: &Program, bug: Option<Bug>) -> Option<String> {
 fn is_found(bug: Bug, arena_bytes: u64, faults: Faults, words: &str) {
     let program = Program::small();
     let found = (1..=SEEDS_MAX).find_map(|seed| {
-        let plan = plan(seed, ProgramName::Small, arena_bytes, faults);
+        let plan = plan(seed, arena_bytes, faults);
         assert_eq!(finds(&plan, &program, None), None, "seed {seed} fails without a bug");
         finds(&plan, &program, Some(bug)).map(|what| (seed, what))
     });

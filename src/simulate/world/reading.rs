@@ -5,7 +5,6 @@ use copper_proto::limits::REQUEST_BOUND;
 use copper_proto::{BlockIndex, Errno, Input, Key, Outcome, Tick, Ticket, ViewPath, What};
 
 use super::{Event, World};
-use crate::simulate::constants::{ENGINE_HANDOFF, FUSE_REQUEST};
 use crate::simulate::program::Step;
 
 impl World<'_> {
@@ -27,10 +26,13 @@ impl World<'_> {
                     let object = program.folders[*folder].object;
                     host.cache.holds(&program.objects[object as usize].key)
                 }
+                Step::Ioctl { .. } => true,
                 Step::Read { .. } => false,
             };
-            if known {
-                readers.answered(first + FUSE_REQUEST, program, None);
+            // On a machine of its own a rank may go ahead of the others, who cannot be in its way.
+            if known && (first <= self.now || !self.network.is_shared()) {
+                let at = self.network.shows(first, 0);
+                readers.answered(at, program, &mut self.network, None);
             } else if first > self.now {
                 if !std::mem::replace(&mut readers.noted, true) {
                     self.agenda.note(first, Event::Comes(rank));
@@ -53,6 +55,7 @@ impl World<'_> {
                 self.wants(rank, key);
             }
             Step::List { folder } => self.wants(rank, self.listing(*folder)),
+            Step::Ioctl { .. } => unreachable!("it is answered at once"),
             Step::Read { folder, object } => {
                 let key = self.program.objects[*object as usize].key.clone();
                 self.wants(rank, key.clone());
@@ -75,6 +78,10 @@ impl World<'_> {
     fn plan_lookup(&mut self, rank: usize, folder: usize) -> LookupPlan {
         let described = &self.program.folders[folder];
         let host = &mut self.hosts[rank];
+        // It names all that are there, without their attributes: they were too many.
+        if host.cache.directory(&described.path).is_some() {
+            return LookupPlan::Entry;
+        }
         let above = described.above.map(|above| &self.program.folders[above].path);
         let looked_in = LookedIn {
             lookups_before: host.folders[folder].lookups,
@@ -133,10 +140,14 @@ impl World<'_> {
             Err(errno) if self.explains(errno, step) => self.errors += 1,
             Err(errno) => self.breaks(format!("rank {rank} answers {errno} without a fault")),
         }
-        let at = self.network.engine_free(rank, self.now) + ENGINE_HANDOFF + FUSE_REQUEST;
+        let bytes = match step {
+            Step::Read { object, .. } => program.objects[*object as usize].len.into(),
+            Step::Find { .. } | Step::List { .. } | Step::Ioctl { .. } => 0,
+        };
+        let at = self.network.shows_from_engine(rank, self.now, bytes);
         let waited = self.now > self.hosts[rank].readers.first();
         let waits = waited.then_some(&mut self.waits);
-        self.hosts[rank].readers.answered(at, program, waits);
+        self.hosts[rank].readers.answered(at, program, &mut self.network, waits);
     }
 
     /// Whether a fault explains an error: that ranks die, are slow or out of reach explains none.
@@ -146,6 +157,7 @@ impl World<'_> {
             Step::Find { folder, .. } | Step::List { folder } => {
                 self.program.folders[*folder].object
             }
+            Step::Ioctl { .. } => return false,
         };
         errno == Errno::EIO && (self.source_failures > 0 || self.poisoned == Some(asked))
     }
@@ -166,6 +178,7 @@ impl World<'_> {
                 self.hosts[rank].memory.get(held.extent.offset) == Some(*object)
             }
             (Step::List { .. } | Step::Read { .. }, Outcome::Present(_) | Outcome::Absent(_))
+            | (Step::Ioctl { .. }, _)
             | (_, Outcome::Statistics(_)) => false,
         };
         if !right {
@@ -182,7 +195,9 @@ impl World<'_> {
     pub(super) fn waits_for(&self, rank: usize) -> ViewPath {
         match &self.program.steps[self.hosts[rank].readers.step as usize] {
             Step::Find { path, .. } => path.clone(),
-            Step::List { folder } => self.program.folders[*folder].path.clone(),
+            Step::List { folder } | Step::Ioctl { folder } => {
+                self.program.folders[*folder].path.clone()
+            }
             Step::Read { object, .. } => self.program.objects[*object as usize].key.path.clone(),
         }
     }

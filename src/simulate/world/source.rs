@@ -39,6 +39,7 @@ impl World<'_> {
         };
         let begins = self.network.engine_free(rank, self.now);
         let ends = self.source.read(rank, cost, begins);
+        let ends = self.network.source_works(begins, ends);
         let life = self.hosts[rank].life;
         self.agenda.note(ends, Event::SourceEnds { rank, life, job, key, into });
     }
