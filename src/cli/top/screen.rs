@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How much later than it should be an answer is before the screen says so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the end may take after a signal.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What a shell makes of an end by a signal: this, and its number.
 const SIGNALLED: u8 = 128;
 
@@ -90,7 +93,12 @@ fn watch_signals() -> anyhow::Result<Arc<AtomicU8>> {
     let watch = move || {
         if let Ok(signal) = signals.wait() {
             // Relaxed: nothing is read by it.
-            told.store(u8::try_from(signal as i32).unwrap_or(0), Ordering::Relaxed);
+            let number = u8::try_from(signal as i32).unwrap_or(0);
+            told.store(number, Ordering::Relaxed);
+            // A terminal that is gone may hold the thread that reads it for ever.
+            thread::sleep(GRACE);
+            ratatui::restore();
+            std::process::exit((SIGNALLED + number).into());
         }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(watch)?;
