@@ -192,6 +192,17 @@ fn the_terminal_is_given_back_at_a_signal() {
 }
 
 #[test]
+fn a_terminal_that_is_gone_ends_it() {
+    let scratch = Scratch::new();
+    let job = job_with_paths(&scratch, 1);
+    let terminal = Terminal::open(&scratch);
+    terminal.top(&job.directory);
+    let process = terminal.top_process();
+    terminal.act(&["kill-server"]);
+    assert!(process.wait(Duration::from_secs(10)), "it goes on without a terminal");
+}
+
+#[test]
 fn a_daemon_that_dies_is_shown_and_a_job_that_ends_ends_it() {
     let scratch = Scratch::new();
     let mut job = Job::launch(&scratch, 3);
