@@ -86,6 +86,11 @@ fn the_page_of_a_run_with_a_killed_parent_names_it_and_who_lost_it() {
     read_all(&job, &[2, 4, 5, 6]);
     let host = rustix::system::uname().nodename().to_str().expect("text").to_owned();
     let dead = format!("{host}-{}", job.daemons[1].pid);
+    let root = format!("{host}-{}-moments.jsonl", job.daemons[0].pid);
+    eventually(BOUND, "a time line has more than its beginning", || {
+        let moments = fs::read_to_string(run_folder(&scratch).join("ranks").join(&root)).ok()?;
+        (moments.lines().count() >= 3).then_some(())
+    });
     job.stop();
 
     let page = page(&scratch);

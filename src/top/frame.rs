@@ -229,8 +229,8 @@ fn leaders(now: &Snapshot, view: &View) -> Vec<Line> {
     slowest.sort_by_key(|(_, path)| std::cmp::Reverse(path.slowest_ns));
     for (rank, Path { category, path, slowest_ns, .. }) in slowest.into_iter().take(count) {
         let (rank, took) = (format!("rank {rank}"), time(*slowest_ns));
-        lines
-            .push(line(Tone::Plain, format!("slowest {took:>8}  {rank:<11} {category:<8} {path}")));
+        let text = format!("slowest {took:>8}  {rank:<11} {category:<8} ");
+        lines.push(line(Tone::Plain, with_end(text, path, view)));
     }
     if told().all(|(_, told)| told.hottest.is_none()) {
         lines.push(line(Tone::Faint, "paths are not counted: launch with -P -N K to see which"));
@@ -248,12 +248,21 @@ fn leaders(now: &Snapshot, view: &View) -> Vec<Line> {
             short(events as f64, 1000),
             format!("{ranks} rank{}", if ranks == 1 { "" } else { "s" }),
         );
-        lines.push(line(
-            Tone::Plain,
-            format!("hottest {events:>8}  {ranks:<11} {category:<8} {path}"),
-        ));
+        let text = format!("hottest {events:>8}  {ranks:<11} {category:<8} ");
+        lines.push(line(Tone::Plain, with_end(text, path, view)));
     }
     lines
+}
+
+/// With a path behind it, of which the end is shown where there is no room for all.
+fn with_end(mut text: String, path: &str, view: &View) -> String {
+    let room = view.columns.saturating_sub(text.chars().count());
+    let beyond = path.chars().count().saturating_sub(room);
+    if beyond > 0 {
+        text.push('~');
+    }
+    text.extend(path.chars().skip(if beyond > 0 { beyond + 1 } else { 0 }));
+    text
 }
 
 fn foot(skipped: usize, page: usize, ranks: usize) -> Line {

@@ -185,6 +185,13 @@ fn the_slowest_and_the_hottest_of_all_ranks_are_named() {
         "hottest        8  2 ranks     data     shared",
     ];
     assert_eq!(texts(&frame)[20..23], expected);
+    let mut far = with(0, 1);
+    far["leaders"]["hottest"][0]["path"] = format!("{}/end", "folder/".repeat(20)).into();
+    far["leaders"]["hottest"][0]["events"] = 9.into();
+    let frame = draw(None, &snapshot(0, &[far]), &SCREEN);
+    let shown = texts(&frame);
+    let hottest = shown.iter().find(|text| text.starts_with("hottest")).expect("it is shown");
+    assert!(hottest.chars().count() <= SCREEN.columns && hottest.ends_with("/end"), "{hottest}");
     let frame = draw(None, &snapshot(0, &[report(0, None, 1)]), &SCREEN);
     assert!(texts(&frame)[22].starts_with("paths are not counted"));
 }
