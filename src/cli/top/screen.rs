@@ -97,7 +97,8 @@ fn watch_signals() -> anyhow::Result<Arc<AtomicU8>> {
             told.store(number, Ordering::Relaxed);
             // A terminal that is gone may hold the thread that reads it for ever.
             thread::sleep(GRACE);
-            ratatui::restore();
+            // Said to nobody: a terminal that is gone takes no words either.
+            let _ = ratatui::try_restore();
             std::process::exit((SIGNALLED + number).into());
         }
     };
@@ -144,7 +145,8 @@ struct Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // As at a signal.
+        let _ = ratatui::try_restore();
     }
 }
 
