@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use copper_proto::{Rank, Tick};
+use copper_proto::{Rank, Tick, jitter::jittered};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
@@ -221,10 +221,8 @@ impl Ascent {
 /// parent do not knock in step.
 fn backoff(rank: Rank, attempt: u32) -> Duration {
     let full = BACKOFF_MIN.saturating_mul(1 << attempt.min(16)).min(BACKOFF_MAX);
-    // Fibonacci hashing: the high bits of the product are spread evenly.
     let seed = (u64::from(rank.0) << 32 | u64::from(attempt)).wrapping_add(1);
-    let spread = u32::try_from(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56).expect("8 bits");
-    full / 2 + full / 2 * spread / 256
+    jittered(full, seed)
 }
 
 #[cfg(test)]

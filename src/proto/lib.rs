@@ -22,6 +22,7 @@ mod file_policy;
 mod gauges;
 pub mod ids;
 mod input;
+pub mod jitter;
 pub mod key;
 pub mod limits;
 mod link;

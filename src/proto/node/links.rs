@@ -27,12 +27,8 @@ impl Node {
     /// Asks those who owe an answer and say nothing whether they are there, and gives up links over which
     /// nothing comes: the control channel may go another way than the fabric.
     pub(super) fn mind_silence(&mut self, now: Tick) {
-        let parent = match &mut self.upstream {
-            Upstream::Parent(parent) => Some(parent),
-            Upstream::Source | Upstream::Lost { .. } => None,
-        };
         let mut given_up = Vec::new();
-        for asked in parent.into_iter().chain(self.holders.values_mut()) {
+        for asked in Node::asked_links_mut(&mut self.upstream, &mut self.holders) {
             let link = asked.link;
             match asked.silence(now) {
                 None => {}

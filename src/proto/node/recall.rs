@@ -5,6 +5,7 @@
 //! from what it holds and asks nobody. Such a link carries questions, grants and leases both ways, with
 //! numbers of their own each way.
 
+use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::{Node, SourceUse, Upstream, known};
@@ -102,6 +103,18 @@ impl Node {
             Upstream::Source | Upstream::Lost { .. } => None,
         };
         parent.into_iter().chain(self.holders.values())
+    }
+
+    /// The same, to change them while something else of the node is changed.
+    pub(super) fn asked_links_mut<'a>(
+        upstream: &'a mut Upstream,
+        holders: &'a mut BTreeMap<LinkId, Parent>,
+    ) -> impl Iterator<Item = &'a mut Parent> {
+        let parent = match upstream {
+            Upstream::Parent(parent) => Some(parent),
+            Upstream::Source | Upstream::Lost { .. } => None,
+        };
+        parent.into_iter().chain(holders.values_mut())
     }
 
     pub(super) fn parent_link(&self) -> Option<LinkId> {

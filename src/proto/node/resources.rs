@@ -277,11 +277,7 @@ impl Node {
     /// long enough, or at once when credits are what the queue waits for.
     pub(super) fn report_done(&mut self, now: Tick) {
         let waiting = self.fetches.next_queued().is_some();
-        let parent = match &mut self.upstream {
-            Upstream::Parent(parent) => Some(parent),
-            Upstream::Source | Upstream::Lost { .. } => None,
-        };
-        for asked in parent.into_iter().chain(self.holders.values_mut()) {
+        for asked in Node::asked_links_mut(&mut self.upstream, &mut self.holders) {
             let due = asked.done_due().is_some_and(|due| due <= now);
             if asked.has_done() && (due || waiting) {
                 let (link, leases) = (asked.link, asked.take_done());

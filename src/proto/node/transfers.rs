@@ -7,6 +7,7 @@ use crate::errno::Errno;
 use crate::fetch::{FetchId, Need, PullFailure, State};
 use crate::ids::{JobId, LeaseId, LinkId, PullId};
 use crate::input::SourceAnswer;
+use crate::jitter::jittered;
 use crate::key::{Key, What};
 use crate::limits::{EXTENT_BYTES_MAX, PAUSE, PULL_BOUND};
 use crate::output::{Outcome, Output};
@@ -178,7 +179,5 @@ impl Node {
 fn pause(id: FetchId, attempts: u32, now: Tick) -> Duration {
     let full = PAUSE * (1 << attempts.min(PAUSE_DOUBLINGS));
     let seed = id.number() ^ now.0.rotate_left(32);
-    // Fibonacci hashing: the high bits of the product are spread evenly.
-    let spread = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
-    full / 2 + full / 2 * spread / 256
+    jittered(full, seed)
 }
