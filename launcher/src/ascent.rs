@@ -75,6 +75,8 @@ pub(crate) enum Turn {
 /// How the other end of a link went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
+    /// It has said that it ends: it may be back.
+    Left,
     /// It closed the connection: it may be back.
     Closed,
     /// It said nothing for too long: others first.
@@ -165,7 +167,7 @@ impl Ascent {
         let lost_index = self.candidates.iter().position(|&candidate| candidate == from);
         let index = match (loss, lost_index) {
             (Loss::Silent | Loss::Broken, Some(lost)) => (lost + 1) % self.candidates.len(),
-            (Loss::Closed, _) | (Loss::Silent | Loss::Broken, None) => 0,
+            (Loss::Left | Loss::Closed, _) | (Loss::Silent | Loss::Broken, None) => 0,
         };
         let (flaps, next) = match &self.state {
             State::Joined { since, flaps } if now.since(*since) < FLAP_BOUND => {

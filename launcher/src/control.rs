@@ -23,6 +23,7 @@ const WANT_STATUS: u8 = 24;
 const GATHER: u8 = 25;
 const STATUS_PART: u8 = 26;
 const STATUS_END: u8 = 27;
+const LEAVING: u8 = 28;
 
 /// How often, how long.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,8 @@ pub enum ControlMessage {
     },
     /// To a child: end, and tell your own children.
     Shutdown,
+    /// The sender ends: nobody has lost anything, and nothing more comes.
+    Leaving,
     /// To a new parent: the last refresh that the sender has taken in.
     Joined {
         /// Its number.
@@ -144,6 +147,7 @@ impl ControlMessage {
             ControlMessage::Heartbeat => FrameWriter::new(HEARTBEAT).finish(),
             ControlMessage::Ready { ranks } => ranks.encode(FrameWriter::new(READY)).finish(),
             ControlMessage::Shutdown => FrameWriter::new(SHUTDOWN).finish(),
+            ControlMessage::Leaving => FrameWriter::new(LEAVING).finish(),
             ControlMessage::Joined { epoch } => FrameWriter::new(JOINED).u64(epoch.0).finish(),
             ControlMessage::WantRefresh { request, path } => {
                 FrameWriter::new(WANT_REFRESH).u32(*request).bytes(path.as_bytes()).finish()
@@ -187,6 +191,7 @@ impl ControlMessage {
             HEARTBEAT => ControlMessage::Heartbeat,
             READY => ControlMessage::Ready { ranks: RankSlice::decode(&mut fields)? },
             SHUTDOWN => ControlMessage::Shutdown,
+            LEAVING => ControlMessage::Leaving,
             JOINED => ControlMessage::Joined { epoch: Epoch(fields.u64()?) },
             WANT_REFRESH => {
                 ControlMessage::WantRefresh { request: fields.u32()?, path: path(&mut fields)? }
@@ -308,6 +313,7 @@ mod tests {
             ControlMessage::Heartbeat,
             ControlMessage::Ready { ranks: ready.slice(0) },
             ControlMessage::Shutdown,
+            ControlMessage::Leaving,
             ControlMessage::Joined { epoch: Epoch(u64::MAX) },
             ControlMessage::WantRefresh { request: 7, path: ViewPath::root() },
             ControlMessage::Refresh { epoch: Epoch(1), bound_ms: 10_000, path: long },
@@ -337,7 +343,9 @@ mod tests {
                 assert!(ControlMessage::decode(&cut).is_err(), "{frame:?} cut at {len}");
             }
         }
-        for kind in (0..=u8::MAX).filter(|kind| !(16..=18).contains(kind)) {
+        for kind in
+            (0..=u8::MAX).filter(|kind| ![HEARTBEAT, READY, SHUTDOWN, LEAVING].contains(kind))
+        {
             assert!(ControlMessage::decode(&FrameWriter::new(kind).finish()).is_err());
         }
         let long = FrameWriter::new(HEARTBEAT).u8(0).finish();

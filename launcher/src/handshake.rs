@@ -33,7 +33,7 @@ use crate::secret::{Secret, random_bytes};
 
 /// What ranks must agree on to talk to each other: the handshake, the control messages, and
 /// whatever the owner of the rendezvous binds to it.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// The longest fabric address. The largest known, of a verbs or shm endpoint, stays below 64.
 pub const FABRIC_ADDRESS_BYTES_MAX: usize = 256;

@@ -56,6 +56,11 @@ impl LinkEnd {
         LinkEnd { loss: Loss::Closed, reason: reason.into() }
     }
 
+    /// It has said so.
+    pub(crate) fn left() -> LinkEnd {
+        LinkEnd { loss: Loss::Left, reason: "it has ended".to_owned() }
+    }
+
     pub(crate) fn broken() -> LinkEnd {
         let reason = "nothing came over the fabric, or nonsense".to_owned();
         LinkEnd { loss: Loss::Broken, reason }

@@ -193,6 +193,8 @@ pub(crate) struct Service {
     /// A parent has asked this rank to end. Below each other in different trees, ranks would tell
     /// one another so for ever.
     told_to_end: bool,
+    /// The children have been told to end: a link that closes from now on is no loss.
+    ending: bool,
 }
 
 /// The tree whose links carry the count of ranks that are ready, and refreshes: each rank is reached
@@ -253,6 +255,7 @@ impl Service {
             links_given: 0,
             accept_after: start,
             told_to_end: false,
+            ending: false,
         }
     }
 
@@ -296,7 +299,23 @@ impl Service {
         if Command::SHUTDOWN_CHILDREN.among(commands) {
             self.shut_children_down();
         }
-        !Command::STOP.among(commands)
+        let stops = Command::STOP.among(commands);
+        if stops {
+            self.take_leave();
+        }
+        !stops
+    }
+
+    /// Tells the neighbours that this rank ends, so that they take it for no failure.
+    fn take_leave(&mut self) {
+        let above = self.ways.iter_mut().filter_map(|way| match &mut way.uplink {
+            Uplink::Up { channel, .. } => Some(channel),
+            Uplink::None | Uplink::Connecting { .. } | Uplink::Greeting { .. } => None,
+        });
+        for channel in above.chain(self.children.iter_mut().map(|child| &mut child.channel)) {
+            // Best effort: who is not told sees the connection close.
+            let _ = channel.send(&ControlMessage::Leaving);
+        }
     }
 
     fn wait(&mut self, until: Tick) -> Signs {
@@ -354,7 +373,7 @@ impl Service {
                     next = next.min(due);
                     self.children.push(child);
                 }
-                Err(end) => self.child_down(&child, &end.reason),
+                Err(end) => self.child_down(&child, &end),
             }
         }
         let overdue = self.newcomers.iter().filter(|newcomer| now >= newcomer.deadline).count();
@@ -377,7 +396,7 @@ impl Service {
             self.parent_down(way, &LinkEnd::broken(), now);
         } else if let Some(index) = self.children.iter().position(|child| child.link == broken) {
             let child = self.children.remove(index);
-            self.child_down(&child, &LinkEnd::broken().reason);
+            self.child_down(&child, &LinkEnd::broken());
         }
     }
 

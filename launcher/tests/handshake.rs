@@ -185,11 +185,11 @@ fn another_version_is_named_on_both_sides() {
     let (at_child, at_parent) = meet_untouched(&child, &identity(1, &secret));
     assert_eq!(
         at_parent.to_string(),
-        "rank 3 speaks protocol 1, this is protocol 4: all ranks must run the same copper"
+        "rank 3 speaks protocol 1, this is protocol 5: all ranks must run the same copper"
     );
     assert_eq!(
         at_child.to_string(),
-        "rank 1 speaks protocol 4, this is protocol 1: all ranks must run the same copper"
+        "rank 1 speaks protocol 5, this is protocol 1: all ranks must run the same copper"
     );
 }
 
@@ -260,7 +260,7 @@ fn whoever_has_not_proven_the_secret_learns_the_version_and_nothing_else() {
     let proof = Frame::parse(&proof).expect("a frame");
     let failed = acceptor.on_frame(&proof).expect_err("no proof");
     let reply = failed.reply.expect("a refusal");
-    assert_eq!(reply.body(), [4, 0, 0, 0, 0], "version 4, no reason, no text");
+    assert_eq!(reply.body(), [5, 0, 0, 0, 0], "version 5, no reason, no text");
 }
 
 #[test]

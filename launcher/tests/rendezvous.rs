@@ -458,7 +458,7 @@ fn a_lost_root_is_replaced_by_the_next_rank_until_it_is_back() {
     let hanging = |node: &Node| node.rendezvous.hangs_on().remove(0);
     assert_eq!((hanging(next).parent, hanging(next).orphaned), (None, true));
     assert_eq!((hanging(other).parent, hanging(other).orphaned), (Some(Rank(1)), false));
-    assert_eq!(hanging(other).lost.as_deref(), Some("rank 0: it closed the connection"));
+    assert_eq!(hanging(other).lost.as_deref(), Some("rank 0: it has ended"));
     assert_eq!(other.rendezvous.gather().expect("rank 1 asks all").len(), 2);
     let root = job.start(0);
     root.rendezvous.set_ready();
@@ -683,7 +683,7 @@ fn a_rank_that_does_not_belong_is_told_why_at_once() {
         (
             |it| it.version = 1,
             |it| it.refused_version,
-            "rank 0 speaks protocol 4, this is protocol 1: all ranks must run the same copper",
+            "rank 0 speaks protocol 5, this is protocol 1: all ranks must run the same copper",
         ),
         (
             |it| it.offer.provider = "shm".to_owned(),

@@ -111,6 +111,7 @@ fn control_messages() -> Vec<Vec<u8>> {
     let mut messages = vec![
         ControlMessage::Heartbeat,
         ControlMessage::Shutdown,
+        ControlMessage::Leaving,
         ControlMessage::Joined { epoch: Epoch(3) },
         ControlMessage::WantRefresh { request: 1, path: path.clone() },
         ControlMessage::Refresh { epoch: Epoch(1), bound_ms: 10_000, path },

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::refreshing::refuse_refresh;
 use super::{COUNTING_TREE, Child, Newcomer, Service};
+use crate::ascent::Loss;
 use crate::channel::Channel;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
@@ -145,7 +146,7 @@ impl Service {
         let same = |child: &Child| child.rank == rank && child.tree == tree;
         if let Some(index) = self.children.iter().position(same) {
             let old = self.children.remove(index);
-            self.child_down(&old, &format!("rank {rank} has connected anew"));
+            self.child_down(&old, &LinkEnd::closed(format!("rank {rank} has connected anew")));
         }
         if self.children.len() >= self.trees() * LINKS_MAX {
             let _ = newcomer.connection.send(&newcomer.acceptor.busy());
@@ -162,7 +163,7 @@ impl Service {
         let child = Child { channel, rank, tree, link, pulse };
         match welcomed {
             Ok(()) => self.children.push(child),
-            Err(error) => self.child_down(&child, &error.to_string()),
+            Err(error) => self.child_down(&child, &LinkEnd::closed(error.to_string())),
         }
     }
 
@@ -177,6 +178,7 @@ impl Service {
             for message in messages {
                 match message {
                     ControlMessage::Heartbeat => {}
+                    ControlMessage::Leaving => end = Some(LinkEnd::left()),
                     // The other trees' links carry heartbeats only.
                     _ if child.tree != COUNTING_TREE => end = Some(LinkEnd::nonsense()),
                     ControlMessage::Ready { ranks } => {
@@ -205,7 +207,7 @@ impl Service {
             }
             match end {
                 None => self.children.push(child),
-                Some(end) => self.child_down(&child, &end.reason),
+                Some(end) => self.child_down(&child, &end),
             }
         }
         for (link, message) in gathers {
@@ -213,8 +215,14 @@ impl Service {
         }
     }
 
-    pub(super) fn child_down(&mut self, child: &Child, reason: &str) {
-        warn!(link = %child.link, child = %child.rank, tree = %child.tree, reason, "lost a child");
+    pub(super) fn child_down(&mut self, child: &Child, end: &LinkEnd) {
+        let Child { link, rank, tree, .. } = *child;
+        let reason = end.reason.as_str();
+        match end.loss {
+            _ if self.ending => debug!(%link, child = %rank, %tree, reason, "a child has ended"),
+            Loss::Left => info!(%link, child = %rank, %tree, "a child has ended"),
+            _ => warn!(%link, child = %rank, %tree, reason, "lost a child"),
+        }
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.readiness.forget(child.link);
         self.refreshes.on_child_down(child.link);
@@ -222,7 +230,9 @@ impl Service {
         self.events.link_down(child.link, reason);
     }
 
+    /// Tells the children that the job ends: whoever leaves from now on is no loss.
     pub(super) fn shut_children_down(&mut self) {
+        self.ending = true;
         for child in &mut self.children {
             // Best effort: a child that cannot be told will lose its parent and be ended otherwise.
             let _ = child.channel.send(&ControlMessage::Shutdown);

@@ -7,7 +7,7 @@ use copper_proto::{Rank, Tick};
 use tracing::{debug, info, warn};
 
 use super::{COUNTING_TREE, Join, Order, Service, Uplink, Way};
-use crate::ascent::Turn;
+use crate::ascent::{Loss, Turn};
 use crate::channel::Channel;
 use crate::connection::Connection;
 use crate::control::{ControlMessage, Pulse};
@@ -220,6 +220,7 @@ impl Service {
         for message in messages {
             match message {
                 ControlMessage::Heartbeat => {}
+                ControlMessage::Leaving => end = Some(LinkEnd::left()),
                 ControlMessage::Shutdown if self.told_to_end => {}
                 ControlMessage::Refresh { .. }
                 | ControlMessage::RefreshEnded { .. }
@@ -290,7 +291,14 @@ impl Service {
         let uplink = std::mem::replace(&mut self.ways[way].uplink, Uplink::None);
         let Uplink::Up { rank, link, .. } = uplink else { return };
         let tree = self.ways[way].tree;
-        warn!(%link, parent = %rank, %tree, reason = end.reason, "lost the parent");
+        let reason = end.reason.as_str();
+        match end.loss {
+            _ if self.ending => {
+                debug!(%link, parent = %rank, %tree, reason, "the parent has ended")
+            }
+            Loss::Left => info!(%link, parent = %rank, %tree, "the parent has ended"),
+            _ => warn!(%link, parent = %rank, %tree, reason, "lost the parent"),
+        }
         self.shared.counters.links.fetch_sub(1, Relaxed);
         self.ways[way].ascent.on_lost(rank, end.loss, now);
         self.ways[way].lost = Some(format!("rank {rank}: {}", end.reason));
