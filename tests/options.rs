@@ -253,7 +253,7 @@ fn a_rank_logs_few_lines_at_info_and_none_about_errors_that_were_not() {
         let text = format!("first successful parent rpc_{kind} completed after ");
         assert_eq!(with(&text), 7, "all but the root: {logs:#?}");
     }
-    for level in ["error", "off"] {
+    for level in ["warn", "error", "off"] {
         let scratch = Scratch::new();
         lives(&scratch, level);
         assert!(

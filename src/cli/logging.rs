@@ -1,6 +1,9 @@
 //! Logs: to standard error, which a launcher leads into a rank's file.
 
+mod repeats;
+
 use clap::ValueEnum;
+use repeats::WithoutRepeats;
 use tracing_subscriber::EnvFilter;
 
 /// How much is logged. The documentation of the C++ Copper counts 6 for nothing to 1 for most.
@@ -40,7 +43,8 @@ impl Level {
     }
 }
 
-/// Starts to log. `COPPER_LOG` overrides the level, by module, as tracing-subscriber's filters do.
+/// Starts to log, each kind of line so often a minute. `COPPER_LOG` overrides the level, by module, as
+/// tracing-subscriber's filters do.
 pub(super) fn start(level: Level) {
     let filter = match std::env::var("COPPER_LOG") {
         Ok(filter) => EnvFilter::new(filter),
@@ -50,6 +54,7 @@ pub(super) fn start(level: Level) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        .map_event_format(WithoutRepeats::new)
         .try_init();
     drop(logging);
 }
