@@ -16,6 +16,7 @@ mod launch_hosts;
 mod log_follower;
 mod logging;
 mod metrics;
+mod progress;
 mod refresh;
 mod report;
 mod serve;

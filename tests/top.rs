@@ -1,75 +1,33 @@
-//! `copper top` on a real terminal: tmux is one, whose screen can be read.
+//! `copper top` on a real terminal.
 
 #[path = "support/harness.rs"]
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use support::command::Ended;
 use support::job::{COPPER, copper};
 use support::process::Process;
-use support::{Job, Options, Scratch, Tree, eventually, run};
+use support::terminal::Terminal;
+use support::{Job, Options, Scratch, Tree, run};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A shell in a terminal of 80 columns and 24 rows, behind a server of its own.
-struct Terminal {
-    socket: PathBuf,
+/// `copper top` in a terminal.
+trait Top {
+    /// Starts it; a line tells when and how it has ended.
+    fn top(&self, views: &Path);
+
+    /// It has ended so, and the terminal is as it was: what was there is shown again, and lines are
+    /// read as a shell wants them.
+    fn is_given_back(&self, ended: &str) -> String;
+
+    fn top_process(&self) -> Process;
 }
 
-impl Terminal {
-    fn open(scratch: &Scratch) -> Terminal {
-        let terminal = Terminal { socket: scratch.path().join("tmux") };
-        let mut new = terminal.tmux(&["new-session", "-d", "-x", "80", "-y", "24", "sh"]);
-        new.env("COPPER_RUN_DIR", scratch.path().join("run"));
-        let ended = run(&mut new, BOUND);
-        assert!(ended.status.success(), "is tmux installed? {}", ended.stderr());
-        terminal.until("a prompt", |screen| !screen.trim().is_empty());
-        terminal
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("tmux");
-        command.args(["-f", "/dev/null", "-S"]).arg(&self.socket).args(arguments);
-        command
-    }
-
-    fn act(&self, arguments: &[&str]) {
-        run(&mut self.tmux(arguments), BOUND).success();
-    }
-
-    /// Types a line.
-    fn say(&self, line: &str) {
-        self.act(&["send-keys", "-l", line]);
-        self.act(&["send-keys", "Enter"]);
-    }
-
-    fn press(&self, key: &str) {
-        self.act(&["send-keys", key]);
-    }
-
-    fn screen(&self) -> String {
-        run(&mut self.tmux(&["capture-pane", "-p"]), BOUND).success()
-    }
-
-    /// Waits for a screen, and returns it.
-    #[track_caller]
-    fn until(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
-        let mut last = String::new();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(BOUND, what, || {
-                last = self.screen();
-                is_there(&last).then_some(())
-            });
-        }));
-        assert!(outcome.is_ok(), "{what} is not on the screen:\n{last}");
-        last
-    }
-
-    /// Starts `copper top`; a line tells when and how it has ended.
+impl Top for Terminal {
     fn top(&self, views: &Path) {
         self.say("echo before");
         self.until("what was before", |screen| screen.lines().any(|line| line == "before"));
@@ -78,8 +36,6 @@ impl Terminal {
         self.until("a frame", |screen| screen.contains("copper top ") && screen.contains("q quit"));
     }
 
-    /// It has ended so, and the terminal is as it was: what was there is shown again, and lines are
-    /// read as a shell wants them.
     #[track_caller]
     fn is_given_back(&self, ended: &str) -> String {
         let is_there = |screen: &str| {
@@ -97,17 +53,9 @@ impl Terminal {
     }
 
     fn top_process(&self) -> Process {
-        let shell = run(&mut self.tmux(&["display-message", "-p", "#{pane_pid}"]), BOUND).success();
-        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        let children = format!("/proc/{0}/task/{0}/children", self.shell());
         let child = std::fs::read_to_string(children).expect("the shell runs");
         Process::of(child.trim().parse().expect("one child")).expect("it runs")
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Not there if it could not be started.
-        let _ = self.tmux(&["kill-server"]).output();
     }
 }
 

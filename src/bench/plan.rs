@@ -72,11 +72,15 @@ pub(crate) struct Extent {
     pub(crate) spin_us: u32,
 }
 
-/// Measures all that the extent names, as far as there are ranks for it.
+/// Measures all that the extent names, as far as there are ranks for it; tells of each part as it begins.
 ///
 /// # Errors
 /// If a rank fails, or wrong bytes came.
-pub(crate) fn run(fleet: &mut Fleet, extent: &Extent) -> anyhow::Result<Report> {
+pub(crate) fn run(
+    fleet: &mut Fleet,
+    extent: &Extent,
+    told: &mut dyn FnMut(Part),
+) -> anyhow::Result<Report> {
     let (major, minor) = copper_ofi::versions().runtime;
     let report = Report {
         libfabric: format!("{major}.{minor}"),
@@ -89,6 +93,7 @@ pub(crate) fn run(fleet: &mut Fleet, extent: &Extent) -> anyhow::Result<Report> 
     }
     let mut bench = Bench { fleet, extent, report, trees: 0, sets: 0 };
     for part in &extent.parts {
+        told(*part);
         match part {
             Part::Pull => bench.pulls()?,
             Part::Answer => bench.answers()?,

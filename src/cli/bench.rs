@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use copper_launcher::{Peers, Secret, inherited_listener, listen};
 use copper_ofi::Net;
 use copper_proto::Rank;
 
 use super::logging::{self, Level};
 use super::print;
+use super::progress::Stage;
 use super::serve::{PORT, with_environment};
 use super::size::Size;
 use crate::bench::{self, Extent, Fleet, LocalFleet, Part, WorkerPlan};
@@ -132,13 +133,26 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn show(fleet: &mut Fleet, arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    let report = bench::run(fleet, &extent(arguments))?;
+    let extent = extent(arguments);
+    let (parts, mut begun, mut stage) = (extent.parts.len(), 0, None);
+    let mut told = |part: Part| {
+        begun += 1;
+        // The one before ends first.
+        drop(stage.take());
+        stage = Some(Stage::begin(format!("measuring {}, part {begun} of {parts}", name(part))));
+    };
+    let report = bench::run(fleet, &extent, &mut told)?;
+    drop(stage);
     print(report.table().trim_end())?;
     if let Some(file) = &arguments.json {
         std::fs::write(file, report.json()? + "\n")
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn name(part: Part) -> String {
+    part.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn extent(arguments: &BenchArguments) -> Extent {

@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use copper_launcher::{Instances, status};
 
+use super::progress::Stage;
 use super::status::others;
 use super::{flights, print, say};
 
@@ -68,7 +69,9 @@ pub(super) fn run(arguments: &CollectArguments) -> anyhow::Result<ExitCode> {
         directory.display()
     );
     ensure!(folder.is_dir(), "{}: there is no such folder of a run", folder.display());
+    let asking = Stage::begin("asking the ranks what happened last");
     let written = flights::ask(&listed);
+    drop(asking);
     let alive = listed.iter().filter(|it| it.alive).count();
     if written.len() < alive {
         say(&format!("copper: {} of {alive} ranks have written what happened last", written.len()));
@@ -88,7 +91,9 @@ pub(super) fn run(arguments: &CollectArguments) -> anyhow::Result<ExitCode> {
         ("versions.txt", versions()),
         ("environment.txt", environment(std::env::vars_os())),
     ];
+    let packing = Stage::begin(format!("packing {}", folder.display()));
     let archived = archive(&folder, &stage, &texts, &output);
+    drop(packing);
     fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
     archived?;
     print(&format!("{}: everything of {job} but secrets", output.display()))?;

@@ -1,7 +1,6 @@
 //! `copper launch` over several hosts.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use copper_proto::{Forest, Rank};
 
 use super::compatible::Usage;
 use super::launch::{LaunchArguments, common_arguments, forest_of};
+use super::progress::Line;
 use super::size::Size;
 use super::{print, say, version};
 
@@ -176,18 +176,14 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
 
 /// Says how many are ready: over and over on one line of a terminal, else once in a while.
 fn show_progress() -> impl FnMut(LaunchProgress) {
-    use std::io::Write;
-    let terminal = std::io::stderr().is_terminal();
+    let mut shown = Line::new();
     let mut next = Duration::from_secs(2);
     move |progress| {
         let LaunchProgress { ready, failed, size, elapsed } = progress;
         let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let line =
             format!("{ready} of {size} ranks ready{failures}, {:.1} s", elapsed.as_secs_f64());
-        if terminal {
-            let end = if ready == size { "\n" } else { "" };
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}{end}");
-        } else if elapsed >= next {
+        if !shown.show(&line) && elapsed >= next {
             next = elapsed + Duration::from_secs(5);
             say(&line);
         }

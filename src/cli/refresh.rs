@@ -11,6 +11,7 @@ use copper_launcher::{Instances, Listed, ask_refresh, instance, status};
 use copper_proto::ViewPath;
 use serde_json::{Value, json};
 
+use super::progress::Stage;
 use super::size::Size;
 use super::{print, say};
 
@@ -48,7 +49,10 @@ pub(super) fn run(arguments: &RefreshArguments) -> anyhow::Result<ExitCode> {
     }
     let mut reports = Vec::with_capacity(paths.len());
     for path in &paths {
-        let mut report = refresh(&listed, path)?;
+        let mut report = {
+            let _stage = Stage::begin(format!("all ranks look at {path} anew"));
+            refresh(&listed, path)?
+        };
         report["path"] = json!(format!("{path}"));
         if arguments.ranks {
             report["per_rank"] = per_rank(&listed);

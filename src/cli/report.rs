@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{ArgGroup, Args};
 
 use super::print;
+use super::progress::Stage;
 use crate::{profile, report};
 
 #[derive(Debug, Args)]
@@ -41,17 +42,23 @@ pub(super) struct ReportArguments {
 
 pub(super) fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
     if let Some(folder) = &arguments.aggregate {
+        let stage = Stage::begin(format!("adding up the profiles in {}", folder.display()));
         let aggregated = profile::aggregate(folder)?;
+        drop(stage);
         print(&format!("{} ranks added up in {}", aggregated.ranks, aggregated.folder.display()))?;
     }
     if let Some(folder) = &arguments.folder {
+        let stage = Stage::begin(format!("reading the run in {}", folder.display()));
         let page = report::page(folder)?;
+        drop(stage);
         let output = arguments.output.clone().unwrap_or_else(|| folder.join("report.html"));
         write(&output, &page)?;
         print(&format!("{}", output.display()))?;
     }
     if let Some(folder) = &arguments.advice {
+        let stage = Stage::begin(format!("reading the profiles in {}", folder.display()));
         let advice = report::advice(folder, arguments.environment.as_deref())?;
+        drop(stage);
         if let Some(file) = &arguments.allow_list {
             write(file, &advice.allow_list)?;
         }

@@ -4,7 +4,6 @@ mod calibration;
 mod faults;
 mod seeds;
 
-use std::io::IsTerminal;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -20,6 +19,7 @@ use serde_json::json;
 
 use self::calibration::CalibrationArguments;
 use self::faults::FaultArguments;
+use super::progress::Line;
 use super::size::Size;
 use super::{print, say};
 use crate::simulate::{Constants, Plan, Program, Progress, plot, run as simulate, table};
@@ -37,7 +37,7 @@ const HUGE_PAGES_NODES: u32 = 512;
 const TUNABLES: &str = "GLIBC_TUNABLES";
 
 /// Whoever waits at a terminal is told so often how far a run has come.
-const TOLD_EVERY: Duration = Duration::from_secs(3);
+const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// The programs that can be run without a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,7 +176,7 @@ pub(super) fn run(arguments: &SimulateArguments) -> anyhow::Result<ExitCode> {
     say(&format!("copper: simulating with --seed {}", arguments.seed));
     let mut reports = Vec::new();
     for plan in &plans {
-        let report = simulate(plan, &program, &mut teller()).map_err(|broken| {
+        let report = simulate(plan, &program, &mut teller(plan.nodes)).map_err(|broken| {
             let (nodes, seed) = (plan.nodes, plan.seed);
             anyhow!("{broken}: replay it with the same options, --nodes {nodes} --seed {seed}")
         })?;
@@ -212,15 +212,17 @@ fn begin_again_with_huge_pages() {
     }
 }
 
-/// Says now and then, at a terminal, how far a run has come.
-fn teller() -> impl FnMut(Progress) {
-    let is_watched = std::io::stderr().is_terminal();
+/// Shows at a terminal how far a run has come.
+fn teller(nodes: NonZeroU32) -> impl FnMut(Progress) {
+    let mut line = Line::new();
     let mut told = Instant::now();
     move |Progress { seconds, events, done }| {
-        if is_watched && told.elapsed() >= TOLD_EVERY {
+        if line.is_watched() && told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
             let (percent, millions) = (done * 100.0, events / 1_000_000);
-            say(&format!("copper: {percent:.0} % after {seconds:.3} s, {millions} million events"));
+            line.show(&format!(
+                "copper: {nodes} nodes: {percent:.0} % after {seconds:.3} s, {millions} million events"
+            ));
         }
     }
 }

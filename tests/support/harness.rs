@@ -20,6 +20,7 @@ pub(crate) mod random;
 pub(crate) mod reader;
 pub(crate) mod scratch;
 pub(crate) mod status;
+pub(crate) mod terminal;
 pub(crate) mod tree;
 pub(crate) mod user;
 pub(crate) mod wait;

@@ -5,11 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::bail;
 
+use crate::cli::progress::Line;
 use crate::cli::say;
 use crate::simulate::{Plan, Program, run as simulate};
+
+/// How often a terminal shows how many have begun.
+const WATCHED_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs one drawn job after the other, on each processor, and stops at the first that breaks something.
 pub(super) fn run(first: u64, count: u64) -> anyhow::Result<ExitCode> {
@@ -36,7 +41,21 @@ pub(super) fn run(first: u64, count: u64) -> anyhow::Result<ExitCode> {
             broken.lock().expect("no panic while it is held").insert(seed, why);
         }
     };
+    let watch = || {
+        let mut line = Line::new();
+        while line.is_watched()
+            && next.load(Ordering::Relaxed) < count
+            && broken.lock().expect("no panic while it is held").is_empty()
+        {
+            std::thread::sleep(WATCHED_EVERY);
+            line.show(&format!(
+                "copper: {} of {count} jobs",
+                next.load(Ordering::Relaxed).min(count)
+            ));
+        }
+    };
     std::thread::scope(|scope| {
+        scope.spawn(watch);
         (0..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| {
             scope.spawn(work);
         });
