@@ -104,6 +104,13 @@ fn a_terminal_shows_all_ranks_and_does_what_the_keys_say() {
     assert!(hottest.contains("4 ranks") && hottest.ends_with("hot"), "{screen}");
     terminal.press("s");
     terminal.until("another order", |screen| screen.contains("by calls/s"));
+    terminal.press("l");
+    let screen = terminal.until("levels", |screen| screen.contains("LEVEL"));
+    let levels: Vec<&str> = screen.lines().filter(|line| line.contains(" ranks ready ")).collect();
+    assert_eq!(levels.len(), 3, "four ranks, with two children each:\n{screen}");
+    assert!(levels[1].starts_with("1      2 ranks ready "), "{screen}");
+    terminal.press("l");
+    terminal.until("ranks", |screen| screen.contains("RANK"));
     terminal.press("?");
     terminal.until("help", |screen| screen.contains("press any key") && screen.contains("q quit"));
     terminal.press("x");
@@ -165,6 +172,39 @@ fn a_daemon_that_dies_is_shown_and_a_job_that_ends_ends_it() {
     let line = format!("copper: nothing is running under {}", job.directory.display());
     let unwrapped = screen.lines().collect::<String>();
     assert!(unwrapped.contains(&line), "{screen}");
+}
+
+/// The number of bytes that a rate in a row stands for, times the seconds of the interval.
+fn bytes(rate: &str, seconds: f64) -> f64 {
+    let number: f64 = rate.strip_suffix('M').expect("some MiB").parse().expect("a number");
+    number * f64::from(1 << 20) * seconds
+}
+
+#[test]
+fn rates_are_those_of_a_load_that_is_known() {
+    const LEN: usize = 24 << 20;
+    const INTERVAL_S: f64 = 6.0;
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let file = tree.file("large", LEN);
+    let job = Job::launch(&scratch, 2);
+    let (mut command, views) = (copper(&scratch), job.directory.clone());
+    let frame = std::thread::spawn(move || {
+        let interval = INTERVAL_S.to_string();
+        run(command.args(["top", "--once", "--interval", &interval, "-v"]).arg(views), BOUND)
+    });
+    // In the middle of the interval.
+    std::thread::sleep(Duration::from_secs_f64(INTERVAL_S / 2.0));
+    assert_eq!(std::fs::read(job.view(1, &file)).expect("it is in the view").len(), LEN);
+    let frame = frame.join().expect("it does not panic").success();
+    let (root, leaf) = (row(&frame, 0), row(&frame, 1));
+    let (pulled, served, source) = (&leaf[4], &root[5], &root[6]);
+    assert_eq!((pulled, &root[4], &leaf[6]), (served, &"0".to_owned(), &"0".to_owned()), "{frame}");
+    for rate in [pulled, source] {
+        // The interval may have been longer, but not by half of it.
+        let part = bytes(rate, INTERVAL_S) / LEN as f64;
+        assert!((0.65..1.05).contains(&part), "{part} of what was read:\n{frame}");
+    }
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub(super) struct TopArguments {
     /// Print one frame as text, of the interval that begins now, and end
     #[arg(long)]
     once: bool,
+
+    /// Begin with one row for each level of the tree, not for each rank
+    #[arg(long)]
+    levels: bool,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -58,7 +62,7 @@ pub(super) fn run(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
     let mut asker = Asker::new(&directory);
     let Some(first) = asker.ask()? else { return nobody() };
     if !arguments.once {
-        return match screen::show(asker, first, arguments.interval)? {
+        return match screen::show(asker, first, arguments.interval, arguments.levels)? {
             screen::End::Asked => Ok(ExitCode::SUCCESS),
             screen::End::Signalled(code) => Ok(ExitCode::from(code)),
             screen::End::NobodyRuns => nobody(),
@@ -71,6 +75,7 @@ pub(super) fn run(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
         rows: None,
         skipped: 0,
         order: Order::Tree,
+        by_level: arguments.levels,
         help: false,
         unheard_s: None,
     };

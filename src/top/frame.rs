@@ -5,8 +5,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use super::snapshot::{Path, Snapshot, Told};
-use super::table::{Order, Rates, Row, rows};
+use super::snapshot::{Path, Snapshot};
+use super::table::{Order, Rates, Row, Sums, levels, rates_of, rows};
 
 /// Up to here a level is indented; below it the rank's number still has room.
 const DEPTH_SHOWN_MAX: usize = 5;
@@ -24,10 +24,9 @@ const ROWS_WITH_MORE: usize = 12;
 /// Notes that are shown at a time.
 const NOTES_MAX: usize = 2;
 
-const HEADINGS: &str =
-    "RANK           STATE      CALLS/S  HIT% PULLED/S SERVED/S SOURCE/S CACHE% QUEUE";
+const HEADINGS: &str = "STATE      CALLS/S  HIT% PULLED/S SERVED/S SOURCE/S CACHE% QUEUE";
 
-const HELP: [&str; 16] = [
+const HELP: [&str; 17] = [
     "RANK      below the rank that it asks; STATE as in docs/OPERATIONS.md",
     "CALLS/S   what the kernel asks of it; HIT% of all so far it could answer itself",
     "PULLED/S  bytes out of its parent's memory; SERVED/S bytes that others pull here",
@@ -40,6 +39,7 @@ const HELP: [&str; 16] = [
     "",
     "arrows, PgUp, PgDn, Home, End   scroll",
     "s         sort by tree, calls, pulled, served, source, cache, queue",
+    "l         one row for each level of the tree, or for each rank",
     "?         this page, and back",
     "q         quit",
     "",
@@ -55,6 +55,8 @@ pub(crate) struct View {
     /// Rows of the table that are scrolled past.
     pub(crate) skipped: usize,
     pub(crate) order: Order,
+    /// One row for each level of the tree.
+    pub(crate) by_level: bool,
     pub(crate) help: bool,
     /// Seconds since the ranks were heard, if that is longer than it should be.
     pub(crate) unheard_s: Option<u64>,
@@ -81,13 +83,19 @@ pub(crate) struct Frame {
     pub(crate) lines: Vec<Line>,
     /// What of [`View::skipped`] there was to skip.
     pub(crate) skipped: usize,
-    /// Ranks on a page.
+    /// Rows of the table on a page.
     pub(crate) page: usize,
 }
 
 /// Draws `now`, with the rates since `before`.
 pub(crate) fn draw(before: Option<&Snapshot>, now: &Snapshot, view: &View) -> Frame {
     let table = rows(before, now, view.order);
+    let cells: Vec<Cells> = match view.by_level {
+        true => {
+            levels(&table).into_iter().map(|(level, rows)| Cells::of_level(level, &rows)).collect()
+        }
+        false => table.iter().map(Cells::of_rank).collect(),
+    };
     let mut lines = head(now, &table, view);
     let small = view.rows.is_some_and(|rows| rows < ROWS_WITH_MORE);
     if small {
@@ -95,20 +103,21 @@ pub(crate) fn draw(before: Option<&Snapshot>, now: &Snapshot, view: &View) -> Fr
     }
     let tail = if small || view.help { Vec::new() } else { leaders(now, view) };
     let used = lines.len() + 1 + tail.len() + usize::from(view.rows.is_some());
-    let page = view.rows.map_or(table.len(), |rows| rows.saturating_sub(used)).max(1);
-    let skipped = view.skipped.min(table.len().saturating_sub(page));
+    let page = view.rows.map_or(cells.len(), |rows| rows.saturating_sub(used)).max(1);
+    let skipped = view.skipped.min(cells.len().saturating_sub(page));
     if view.help {
         lines.extend(HELP.iter().map(|text| line(Tone::Plain, *text)));
     } else {
         let host = if view.columns < COLUMNS_WITH_HOST { "" } else { "  HOST" };
-        lines.push(line(Tone::Heading, format!("{HEADINGS}{host}")));
-        lines.extend(table.iter().skip(skipped).take(page).map(|row| rank_line(row, view)));
+        let first = if view.by_level { "LEVEL" } else { "RANK" };
+        lines.push(line(Tone::Heading, format!("{first:<15}{HEADINGS}{host}")));
+        lines.extend(cells.iter().skip(skipped).take(page).map(|cells| cells.line(view)));
     }
     if let Some(rows) = view.rows {
         // What is about all ranks stays at the lower edge.
         lines.resize(rows.saturating_sub(tail.len() + 1), line(Tone::Plain, ""));
         lines.extend(tail);
-        lines.push(foot(skipped, page, table.len()));
+        lines.push(foot(skipped, page, cells.len()));
         lines.truncate(rows);
     } else {
         lines.extend(tail);
@@ -154,25 +163,20 @@ fn head(now: &Snapshot, table: &[Row<'_>], view: &View) -> Vec<Line> {
 }
 
 fn sums(now: &Snapshot, table: &[Row<'_>]) -> [String; 2] {
-    let told = || now.ranks.iter().filter_map(|rank| rank.told.as_ref());
-    let sum = |of: fn(&Told) -> u64| told().map(of).sum::<u64>();
-    let mut rates: Option<Rates> = None;
-    for row in table.iter().filter_map(|row| row.rates.as_ref()) {
-        rates.get_or_insert_default().add(row);
-    }
+    let sums = Sums::of(now.ranks.iter().filter_map(|rank| rank.told.as_ref()));
+    let rates = rates_of(table);
     let count =
         |of: fn(&Rates) -> f64| rates.as_ref().map_or("-".to_owned(), |it| short(of(it), 1000));
     let bytes =
         |of: fn(&Rates) -> f64| rates.as_ref().map_or("-".to_owned(), |it| short(of(it), 1024));
     let now_hits = rates.map_or("-".to_owned(), |it| percent(it.hits, it.hits + it.misses));
-    let (hits, limit) = (sum(|told| told.hits) as f64, sum(|told| told.cache_limit_bytes) as f64);
     [
         format!(
             "calls {}/s   hits {now_hits}%, {}% so far   errors {}/s   queue {}",
             count(|rates| rates.calls),
-            percent(hits, hits + sum(|told| told.misses) as f64),
+            hit_percent(&sums),
             count(|rates| rates.errors),
-            sum(|told| told.questions),
+            sums.questions,
         ),
         format!(
             "pulled {}/s  served {}/s  source {}/s, {} reads/s  cache {}%",
@@ -180,34 +184,77 @@ fn sums(now: &Snapshot, table: &[Row<'_>]) -> [String; 2] {
             bytes(|rates| rates.served_bytes),
             bytes(|rates| rates.source_bytes),
             count(|rates| rates.source_reads),
-            percent(sum(|told| told.cache_bytes) as f64, limit),
+            cache_percent(&sums),
         ),
     ]
 }
 
-fn rank_line(row: &Row<'_>, view: &View) -> Line {
-    let indent = " ".repeat(2 * row.depth.min(DEPTH_SHOWN_MAX));
-    let name = format!("{indent}{}", row.of.rank);
-    let dash = || "-".to_owned();
-    let rate = |of: fn(&Rates) -> f64, unit| row.rates.map_or_else(dash, |it| short(of(&it), unit));
-    let told = row.of.told.as_ref();
-    let hits = told.map_or_else(dash, |it| percent(it.hits as f64, (it.hits + it.misses) as f64));
-    let cache = told
-        .map_or_else(dash, |told| percent(told.cache_bytes as f64, told.cache_limit_bytes as f64));
-    let mut text = format!(
-        "{name:<15}{:<10}{:>8}{hits:>6}{:>9}{:>9}{:>9}{cache:>7}{:>6}",
-        row.of.state,
-        rate(|rates| rates.calls, 1000),
-        rate(|rates| rates.pulled_bytes, 1024),
-        rate(|rates| rates.served_bytes, 1024),
-        rate(|rates| rates.source_bytes, 1024),
-        told.map_or_else(dash, |told| told.questions.to_string()),
-    );
-    if view.columns >= COLUMNS_WITH_HOST {
-        text.push_str("  ");
-        text.push_str(&row.of.host);
+fn hit_percent(sums: &Sums) -> String {
+    percent(sums.hits as f64, (sums.hits + sums.misses) as f64)
+}
+
+fn cache_percent(sums: &Sums) -> String {
+    percent(sums.cache_bytes as f64, sums.cache_limit_bytes as f64)
+}
+
+/// A row of the table, of one rank or of several.
+struct Cells {
+    name: String,
+    state: String,
+    is_ready: bool,
+    rates: Option<Rates>,
+    /// `None` if nobody has told anything.
+    sums: Option<Sums>,
+    host: String,
+}
+
+impl Cells {
+    fn of_rank(row: &Row<'_>) -> Cells {
+        let indent = " ".repeat(2 * row.depth.min(DEPTH_SHOWN_MAX));
+        Cells {
+            name: format!("{indent}{}", row.of.rank),
+            state: row.of.state.clone(),
+            is_ready: row.of.state == "ready",
+            rates: row.rates,
+            sums: row.of.told.as_ref().map(|told| Sums::of([told])),
+            host: row.of.host.clone(),
+        }
     }
-    line(if row.of.state == "ready" { Tone::Plain } else { Tone::Trouble }, text)
+
+    fn of_level(level: Option<u64>, rows: &[&Row<'_>]) -> Cells {
+        let told = || rows.iter().filter_map(|row| row.of.told.as_ref());
+        let level = level.map_or_else(|| "-".to_owned(), |level| level.to_string());
+        let others = rows.iter().filter(|row| row.of.state != "ready").count();
+        Cells {
+            name: format!("{level:<3}{:>5} ranks", rows.len()),
+            state: if others == 0 { "ready".to_owned() } else { format!("{others} not") },
+            is_ready: others == 0,
+            rates: rates_of(rows.iter().copied()),
+            sums: told().next().is_some().then(|| Sums::of(told())),
+            host: String::new(),
+        }
+    }
+
+    fn line(&self, view: &View) -> Line {
+        let Cells { name, state, rates, sums, host, .. } = self;
+        let dash = || "-".to_owned();
+        let rate = |of: fn(&Rates) -> f64, unit| rates.map_or_else(dash, |it| short(of(&it), unit));
+        let mut text = format!(
+            "{name:<15}{state:<10}{:>8}{:>6}{:>9}{:>9}{:>9}{:>7}{:>6}",
+            rate(|rates| rates.calls, 1000),
+            sums.as_ref().map_or_else(dash, hit_percent),
+            rate(|rates| rates.pulled_bytes, 1024),
+            rate(|rates| rates.served_bytes, 1024),
+            rate(|rates| rates.source_bytes, 1024),
+            sums.as_ref().map_or_else(dash, cache_percent),
+            sums.map_or_else(dash, |sums| sums.questions.to_string()),
+        );
+        if view.columns >= COLUMNS_WITH_HOST {
+            text.push_str("  ");
+            text.push_str(host);
+        }
+        line(if self.is_ready { Tone::Plain } else { Tone::Trouble }, text)
+    }
 }
 
 /// What is slow, and what is asked for most.
@@ -265,10 +312,10 @@ fn with_end(mut text: String, path: &str, view: &View) -> String {
     text
 }
 
-fn foot(skipped: usize, page: usize, ranks: usize) -> Line {
-    let last = (skipped + page).min(ranks);
-    let shown = format!("{}-{last} of {ranks}", (skipped + 1).min(ranks));
-    line(Tone::Faint, format!("q quit   s sort   arrows PgUp PgDn scroll   ? help   {shown}"))
+fn foot(skipped: usize, page: usize, rows: usize) -> Line {
+    let last = (skipped + page).min(rows);
+    let shown = format!("{}-{last} of {rows}", (skipped + 1).min(rows));
+    line(Tone::Faint, format!("q quit   s sort   l levels   arrows scroll   ? help   {shown}"))
 }
 
 /// In at most five characters, with `k`, `m`, `g` for powers of 1000 and `K`, `M`, `G`, `T` of 1024.

@@ -99,6 +99,49 @@ pub(super) struct Row<'a> {
     pub(super) rates: Option<Rates>,
 }
 
+/// What is added up of ranks beside rates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) cache_bytes: u64,
+    pub(super) cache_limit_bytes: u64,
+    pub(super) questions: u64,
+}
+
+impl Sums {
+    pub(super) fn of<'a>(told: impl IntoIterator<Item = &'a Told>) -> Sums {
+        let mut sums = Sums::default();
+        for told in told {
+            sums.hits += told.hits;
+            sums.misses += told.misses;
+            sums.cache_bytes += told.cache_bytes;
+            sums.cache_limit_bytes += told.cache_limit_bytes;
+            sums.questions += told.questions;
+        }
+        sums
+    }
+}
+
+/// What those do together who have rates; `None` if none has.
+pub(super) fn rates_of<'a>(rows: impl IntoIterator<Item = &'a Row<'a>>) -> Option<Rates> {
+    let mut all: Option<Rates> = None;
+    for rates in rows.into_iter().filter_map(|row| row.rates.as_ref()) {
+        all.get_or_insert_default().add(rates);
+    }
+    all
+}
+
+/// The rows of each level, the root's first; last, those of ranks that do not say theirs.
+pub(super) fn levels<'a>(rows: &'a [Row<'a>]) -> Vec<(Option<u64>, Vec<&'a Row<'a>>)> {
+    let mut levels: BTreeMap<(bool, Option<u64>), Vec<&Row<'_>>> = BTreeMap::new();
+    for row in rows {
+        let level = row.of.told.as_ref().map(|told| told.level);
+        levels.entry((level.is_none(), level)).or_default().push(row);
+    }
+    levels.into_iter().map(|((_, level), rows)| (level, rows)).collect()
+}
+
 /// All ranks.
 pub(super) fn rows<'a>(before: Option<&Snapshot>, now: &'a Snapshot, order: Order) -> Vec<Row<'a>> {
     let seconds = before.map_or(0.0, |before| now.at.saturating_sub(before.at).as_secs_f64());

@@ -46,11 +46,16 @@ pub(super) enum End {
 type Answer = anyhow::Result<Option<Snapshot>>;
 
 /// Shows frames until somebody ends it.
-pub(super) fn show(asker: Asker, first: Snapshot, interval: Duration) -> anyhow::Result<End> {
+pub(super) fn show(
+    asker: Asker,
+    first: Snapshot,
+    interval: Duration,
+    by_level: bool,
+) -> anyhow::Result<End> {
     // Before any other thread, which would take the signal instead.
     let signalled = watch_signals().context("cannot wait for signals")?;
     let answers = ask_on(asker, interval)?;
-    let mut screen = Screen::open(first, interval)?;
+    let mut screen = Screen::open(first, interval, by_level)?;
     loop {
         screen.draw()?;
         loop {
@@ -135,6 +140,7 @@ struct Screen {
     heard: Instant,
     interval: Duration,
     order: Order,
+    by_level: bool,
     help: bool,
     skipped: usize,
     page: usize,
@@ -151,7 +157,7 @@ impl Drop for Screen {
 }
 
 impl Screen {
-    fn open(now: Snapshot, interval: Duration) -> anyhow::Result<Screen> {
+    fn open(now: Snapshot, interval: Duration, by_level: bool) -> anyhow::Result<Screen> {
         // Its panic hook gives the terminal back before it says what has happened.
         let terminal = ratatui::try_init().context("cannot take the terminal: use --once")?;
         Ok(Screen {
@@ -161,6 +167,7 @@ impl Screen {
             heard: Instant::now(),
             interval,
             order: Order::default(),
+            by_level,
             help: false,
             skipped: 0,
             page: 1,
@@ -192,6 +199,7 @@ impl Screen {
             rows: Some(size.height.into()),
             skipped: self.skipped,
             order: self.order,
+            by_level: self.by_level,
             help: self.help,
             unheard_s: self.drawn_unheard_s,
         };
@@ -226,6 +234,7 @@ impl Screen {
             _ if self.help => self.help = false,
             KeyCode::Char('?' | 'h') => self.help = true,
             KeyCode::Char('s') => (self.order, self.skipped) = (self.order.next(), 0),
+            KeyCode::Char('l') => (self.by_level, self.skipped) = (!self.by_level, 0),
             KeyCode::Down => self.skipped += 1,
             KeyCode::Up => self.skipped = self.skipped.saturating_sub(1),
             KeyCode::PageDown | KeyCode::Char(' ') => self.skipped += self.page,

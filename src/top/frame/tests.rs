@@ -11,6 +11,7 @@ const SCREEN: View = View {
     rows: Some(24),
     skipped: 0,
     order: Order::Tree,
+    by_level: false,
     help: false,
     unheard_s: None,
 };
@@ -80,6 +81,32 @@ fn ranks_stand_below_those_that_they_ask() {
     let names: Vec<&str> =
         texts(&frame)[at + 1..at + 5].iter().map(|text| text[..6].trim_end()).collect();
     assert_eq!(names, ["0", "  1", "    3", "  2"]);
+}
+
+#[test]
+fn a_level_is_the_sum_of_its_ranks() {
+    let at_level = |level: u64, mut report: Value| {
+        report["level"] = json!(level);
+        report
+    };
+    let reports = |n: u64| {
+        [
+            at_level(0, report(0, None, n)),
+            at_level(1, report(1, Some(0), 2 * n)),
+            at_level(1, report(2, Some(0), 4 * n)),
+        ]
+    };
+    let dead = json!({ "rank": 3, "pid": 9, "host": "node3", "state": "dead" });
+    let now = [&reports(500)[..], &[dead]].concat();
+    let (before, now) = (snapshot(10, &reports(100)), snapshot(14, &now));
+    let frame = draw(Some(&before), &now, &View { by_level: true, ..LOG });
+    let at = texts(&frame).iter().position(|text| text.starts_with("LEVEL")).expect("headings");
+    let words =
+        |row: usize| texts(&frame)[at + row].split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words(1), "0 1 ranks ready 1.0k 75.0 100M 200M 100K 50.0 0");
+    assert_eq!(words(2), "1 2 ranks ready 6.0k 75.0 600M 1.2G 600K 150.0 3");
+    assert_eq!(words(3), "- 1 ranks 1 not - - - - - - -");
+    assert!(frame.lines[at + 4..].iter().all(|line| !line.text.contains(" ranks ")), "{frame:?}");
 }
 
 #[test]
