@@ -1,8 +1,8 @@
 """The measuring part of ci/compare-simulation.sh, which builds and, however this ends, cleans.
 
-In each round the model's numbers are measured anew (`copper simulate --calibrate`), then each
-configuration is launched afresh, so that every rank is cold, and the trace is replayed at all ranks at
-once. What the slowest rank took is compared with what `copper simulate` says of the same ranks, trees and
+For each configuration, in each round, the model's numbers are measured anew (`copper simulate
+--calibrate`), then it is launched afresh, so that every rank is cold, and the trace is replayed at all
+ranks at once. What the slowest rank took is compared with what `copper simulate` says of the same ranks, trees and
 calls, sharing this machine's processors. The median of the rounds' ratios counts: a round's numbers and
 times were measured under the same load.
 
@@ -137,8 +137,9 @@ def main():
     compare = Compare(options)
     lines = []
     for number in range(1, options.rounds + 1):
-        calibrated, lines = compare.calibrate()
         for case in cases:
+            # Anew for each: what else a machine does changes within seconds.
+            calibrated, lines = compare.calibrate()
             predicted = compare.predict(case, compare.constants(case, calibrated))
             measured = compare.measure(case)
             case.rounds.append((predicted, measured))

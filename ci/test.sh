@@ -16,6 +16,8 @@ cd "$root"
 # Root's tests start hosts of their own, with ci/cluster.sh.
 if [ "$(id -u)" -eq 0 ] && command -v dpkg-query >/dev/null; then
     packages=(iproute2 util-linux openssh-server openssh-client)
+    # For the pages of `copper report`; other distributions have no such package, and their tests say so.
+    ! grep -qx 'ID=debian' /etc/os-release || packages+=(chromium-headless-shell)
     install_packages
 fi
 for component in fmt clippy; do

@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod collect;
+mod collect_hosts;
 mod compatible;
 mod cpu_bind;
 mod ctl;

@@ -3,8 +3,10 @@
 #[path = "support/harness.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::command::Ended;
@@ -240,6 +242,43 @@ fn a_stop_copes_with_dead_daemons_and_names_dead_hosts() {
     assert!(line.contains("rank 2 on node2"), "{line}");
     assert!(ended.stdout().contains("3 ranks stopped"), "{}", ended.stdout());
     fleet.assert_clean([0, 1, 3], CLEAN_BOUND);
+}
+
+#[test]
+fn what_happened_last_is_collected_from_all_hosts_and_those_that_are_silent_are_named() {
+    if !takes_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let tree = Tree::new(&scratch);
+    let file = tree.file("file", 5_000);
+    let fleet = Fleet::up(&scratch, 4, &[]);
+    fleet.launch(&[]);
+    (0..4).for_each(|host| fleet.assert_shows(host, &file));
+    let collect = |host: u32, name: &str| {
+        let archive = scratch.join(name);
+        let words = ["collect", "-v", VIEW, "-o", archive.to_str().expect("UTF-8")];
+        let ended = run(&mut fleet.copper(host, &words), BOUND);
+        let listed = run(Command::new("tar").arg("-tzf").arg(&archive), BOUND).success();
+        let flights =
+            listed.lines().filter(|it| it.starts_with("flight/") && it.ends_with(".jsonl"));
+        let hosts: BTreeSet<String> = flights
+            .map(|it| it["flight/".len()..].split('-').next().expect("one").to_owned())
+            .collect();
+        (ended, hosts.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    // One that has not launched it asks its own ranks alone.
+    let (ended, hosts) = collect(1, "one.tar.gz");
+    assert!(ended.stderr().contains("only the ranks of this machine were asked"), "{ended:?}");
+    assert_eq!((ended.status.code(), hosts.as_str()), (Some(0), "node1"));
+    let (ended, hosts) = collect(0, "all.tar.gz");
+    assert_eq!((ended.stderr().as_str(), hosts.as_str()), ("", "node0 node1 node2 node3"));
+    run(&mut fleet.cluster.command(&["kill", "node2"]), BOUND).success();
+    let (ended, _) = collect(0, "three.tar.gz");
+    assert!(ended.stderr().contains("not asked: rank 2 on node2"), "{}", ended.stderr());
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let stopped = fleet.try_stop();
+    assert!(stopped.stdout().contains("3 ranks stopped"), "{stopped:?}");
 }
 
 #[test]

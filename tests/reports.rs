@@ -115,6 +115,39 @@ fn the_page_of_a_run_with_a_killed_parent_names_it_and_who_lost_it() {
 }
 
 #[test]
+fn the_page_of_an_import_by_eight_ranks_has_no_fault_and_opens_in_a_browser() {
+    const IMPORT: &str = "import asyncio, email, http.client, json, unittest, xml.dom.minidom";
+    let scratch = Scratch::new();
+    let options = Options::with(&["-A", "-I", "1", "--fanout", "2"]);
+    let mut job = Job::launch_with(&scratch, 8, &options);
+    let mut python = Command::new("python3");
+    python.args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]);
+    let library = PathBuf::from(run(&mut python, BOUND).success().trim());
+    for rank in 0..8 {
+        let mut python = Command::new("python3");
+        python.args(["-S", "-c", &format!("{IMPORT}; print(json.__file__)")]);
+        python.env("PYTHONPATH", job.view(rank, &library)).env("PYTHONDONTWRITEBYTECODE", "1");
+        let file = run(&mut python, BOUND).success();
+        assert!(Path::new(file.trim()).starts_with(job.view(rank, &library)), "{file}");
+    }
+    job.stop();
+
+    let page = page(&scratch);
+    assert_self_contained(&page);
+    let has = |text: &str| assert!(page.contains(text), "{text} in\n{page}");
+    has("Nothing that these files know of.");
+    has("asyncio/__init__");
+    has("Calls per second, by level");
+    assert!(!page.contains("ended without a word") && !page.contains("lost its parent"), "{page}");
+    for window in ["1280,900", "420,800"] {
+        if let Some(dom) = in_browser(&scratch, window) {
+            assert_eq!(dom.matches("<svg").count(), page.matches("<svg").count());
+            assert!(dom.contains("asyncio/__init__"), "{dom}");
+        }
+    }
+}
+
+#[test]
 fn a_run_with_profiles_alone_says_which_option_brings_the_rest() {
     let scratch = Scratch::new();
     let tree = Tree::new(&scratch);

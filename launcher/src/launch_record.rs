@@ -32,6 +32,9 @@ pub struct LaunchRecord {
     pub environment: Vec<(String, String)>,
     /// Where the views are, as it was given.
     pub mount: PathBuf,
+    /// Where the run leaves its files, `DIR/<job>`.
+    #[serde(default)]
+    pub folder: PathBuf,
     /// The head, until the launch is complete; then the launcher, if it stays with the daemons.
     pub process: Option<Process>,
 }

@@ -275,7 +275,7 @@ impl<'a> Ears<'a> {
         };
         match (line.said, &known) {
             (Said::Counted(count), _) => self.counted = count.ready as usize,
-            (_, Known::Failed(_)) | (Said::Stopped { .. }, _) => {}
+            (_, Known::Failed(_)) | (Said::Stopped { .. } | Said::Recorded { .. }, _) => {}
             (Said::Started { log, .. }, _) => *known = Known::Started { log: log.into() },
             (Said::Ready, _) => *known = Known::Ready,
             (Said::Failed { reason }, _) => *known = Known::Failed(reason),

@@ -1,6 +1,8 @@
 //! What an agent says to whoever had it started: lines on its standard output, which launchers mix
 //! with those of other hosts and with words of their own.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ready::ProgressReport;
@@ -41,6 +43,13 @@ pub enum Said {
     Failed {
         /// Why, and what to do.
         reason: String,
+    },
+    /// The daemons that run here have written down what happened last.
+    Recorded {
+        /// How many there are.
+        alive: usize,
+        /// Of those that have, where.
+        files: Vec<PathBuf>,
     },
     /// What was running here is not any more.
     Stopped {

@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use copper_launcher::{Instances, status};
 
+use super::collect_hosts::{self, Recorded};
 use super::progress::Stage;
 use super::status::others;
 use super::{flights, print, say};
@@ -48,15 +49,24 @@ pub(super) struct CollectArguments {
     /// The folder of a run that has ended, DIR/JOB
     #[arg(long, value_name = "DIR", conflicts_with = "mount")]
     run: Option<PathBuf>,
+
+    /// On this machine only, and tell whoever asks for it
+    #[arg(long, hide = true)]
+    here: bool,
 }
 
 pub(super) fn run(arguments: &CollectArguments) -> anyhow::Result<ExitCode> {
     let directory = super::mount_directory(arguments.mount.as_deref())?;
-    let listed = match &arguments.run {
-        Some(_) => Vec::new(),
-        None => Instances::open()?.under(&directory)?,
+    if arguments.here {
+        return collect_hosts::record_for_head(&directory);
+    }
+    let instances = Instances::open()?;
+    let (listed, launch) = match &arguments.run {
+        Some(_) => (Vec::new(), None),
+        None => (instances.under(&directory)?, instances.read_launch(&directory)?),
     };
     let mut folders: BTreeSet<PathBuf> = listed.iter().map(flights::folder_of).collect();
+    folders.extend(launch.iter().map(|launch| launch.folder.clone()));
     folders.extend(
         arguments.run.iter().map(|run| super::absolute(run)).collect::<Result<Vec<_>, _>>()?,
     );
@@ -70,14 +80,15 @@ pub(super) fn run(arguments: &CollectArguments) -> anyhow::Result<ExitCode> {
     );
     ensure!(folder.is_dir(), "{}: there is no such folder of a run", folder.display());
     let asking = Stage::begin("asking the ranks what happened last");
-    let written = flights::ask(&listed);
+    let recorded = match &launch {
+        Some(launch) => collect_hosts::record(&instances, launch)?,
+        None => Recorded::here(&listed),
+    };
     drop(asking);
-    let alive = listed.iter().filter(|it| it.alive).count();
-    if written.len() < alive {
-        say(&format!("copper: {} of {alive} ranks have written what happened last", written.len()));
-    }
     let mut report = status::collect(&listed);
-    let notes = others::add(&listed, &mut report);
+    let mut notes = others::add(&listed, &mut report);
+    notes.extend(recorded.notes(&folder));
+    notes.iter().for_each(|note| say(&format!("copper: {note}")));
     let stage = folder.join(format!("collected-{}", std::process::id()));
     fs::create_dir(&stage).with_context(|| format!("cannot make {}", stage.display()))?;
     let job = folder.file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());

@@ -132,6 +132,7 @@ pub(super) fn run(arguments: &LaunchArguments) -> anyhow::Result<ExitCode> {
         hosts: names.to_vec(),
         environment,
         mount: directory.clone(),
+        folder: folder.path().to_owned(),
         process: Some(Process::current().context("cannot find out about this process")?),
     };
     instances.write_launch(&record)?;

@@ -125,6 +125,7 @@ fn print_moved(report: &Value) -> anyhow::Result<()> {
                 (Value::Number(parent), _) => format!("hangs on rank {parent}"),
                 (_, Some("stands-in")) => "reads the source in the root's place".to_owned(),
                 (_, Some("degraded")) => "reaches nobody above, reads the source itself".to_owned(),
+                (_, Some("joining")) => "looks for a rank above".to_owned(),
                 _ => "reaches nobody above".to_owned(),
             };
             let lost = way["lost"].as_str().unwrap_or("-");

@@ -20,14 +20,7 @@ fn bound(hosts: usize) -> Duration {
 const STEP_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(instances: &Instances, launch: &LaunchRecord) -> anyhow::Result<ExitCode> {
-    let hosts_file = HandedFile::hosts(instances.path(), &launch.hosts)?;
-    let fleet = Fleet {
-        launcher: launch.launcher,
-        program: launch.program.clone(),
-        options: launch.options.clone(),
-        hosts: Hosts::from_names(launch.hosts.clone()),
-        hosts_file: hosts_file.path().to_owned(),
-    };
+    let (fleet, _hosts_file) = fleet_of(instances, launch)?;
     let mut command = on_host(&launch.environment)?;
     command.extend(["stop".into(), "--here".into(), "-v".into(), launch.mount.clone().into()]);
     let mut answers = fleet.ask(&command, bound(fleet.hosts.len()))?;
@@ -43,9 +36,25 @@ pub(super) fn run(instances: &Instances, launch: &LaunchRecord) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// The hosts of a launch, by what it was launched with; for as long as the file with their names is held.
+pub(super) fn fleet_of(
+    instances: &Instances,
+    launch: &LaunchRecord,
+) -> anyhow::Result<(Fleet, HandedFile)> {
+    let hosts_file = HandedFile::hosts(instances.path(), &launch.hosts)?;
+    let fleet = Fleet {
+        launcher: launch.launcher,
+        program: launch.program.clone(),
+        options: launch.options.clone(),
+        hosts: Hosts::from_names(launch.hosts.clone()),
+        hosts_file: hosts_file.path().to_owned(),
+    };
+    Ok((fleet, hosts_file))
+}
+
 /// Asks those that have not answered one by one: where one host is down, some launchers start nothing
 /// on the others either.
-fn ask_each(
+pub(super) fn ask_each(
     instances: &Instances,
     fleet: &Fleet,
     command: &[OsString],
@@ -87,7 +96,7 @@ fn report(answers: &Answers, launch: &LaunchRecord) -> bool {
                 failed = true;
                 say(&format!("copper: rank {rank}: {reason}"));
             }
-            Said::Started { .. } | Said::Ready | Said::Counted(_) => {}
+            Said::Started { .. } | Said::Ready | Said::Counted(_) | Said::Recorded { .. } => {}
         }
     }
     for silent in &answers.silent {

@@ -26,7 +26,7 @@ struct TreeReport {
     level: usize,
     parent: Option<u64>,
     reads_source: bool,
-    /// `root`, `child`, `stands-in`, `degraded` or `orphan`.
+    /// `root`, `child`, `joining`, `stands-in`, `degraded` or `orphan`.
     role: &'static str,
     /// Which parent was lost last, and why.
     lost: Option<String>,
@@ -228,6 +228,7 @@ impl Reporter {
         self.forest.trees().zip(counted).map(move |((index, tree), counted)| {
             let parent = get(&counted.parent_plus_one).checked_sub(1);
             let reads_source = get(&counted.reads_source) == 1;
+            let way = ways.iter().find(|way| way.tree == index);
             TreeReport {
                 root: tree.root().0,
                 level: tree.ancestors(self.rank).count(),
@@ -238,9 +239,11 @@ impl Reporter {
                     (Some(_), _) => "child",
                     (None, true) if tree.is_successor(self.rank) => "stands-in",
                     (None, true) => "degraded",
-                    (None, false) => "orphan",
+                    (None, false) if way.is_some_and(|way| way.orphaned) => "orphan",
+                    // Readers wait meanwhile.
+                    (None, false) => "joining",
                 },
-                lost: ways.iter().find(|way| way.tree == index).and_then(|way| way.lost.clone()),
+                lost: way.and_then(|way| way.lost.clone()),
             }
         })
     }

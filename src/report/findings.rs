@@ -149,7 +149,12 @@ fn states(run: &Run, faults: &mut Vec<Finding>) {
         ),
     ];
     for (state, what, action) in cases {
-        let was = |rank: &&RankRecord| rank.moments.iter().any(|moment| moment.state == state);
+        // While a job ends, each rank may lose those above it before it ends itself.
+        let was = |rank: &&RankRecord| {
+            let end_ms = rank.end_ms().unwrap_or(u64::MAX);
+            let mut lived = rank.moments.iter().filter(|it| it.unix_ms + CLOCKS_APART_MS < end_ms);
+            lived.any(|moment| moment.state == state)
+        };
         let ranks: Vec<u64> = run.ranks.iter().filter(was).map(|it| it.rank.into()).collect();
         if !ranks.is_empty() {
             faults.push(finding(format!("{} {what}", named(&ranks)), action));
