@@ -1,8 +1,7 @@
 """The measuring part of ci/compare-simulation.sh, which builds and, however this ends, cleans.
 
-For each configuration, in each round, the model's numbers are measured anew (`copper simulate
---calibrate`), then it is launched afresh, so that every rank is cold, and the trace is replayed at all
-ranks at once. What the slowest rank took is compared with what `copper simulate` says of the same ranks, trees and
+In each round the model's numbers are measured (`copper simulate --calibrate`) before each configuration,
+which is then launched afresh, so that every rank is cold, and the trace is replayed at all ranks at once. What the slowest rank took is compared with what `copper simulate` says of the same ranks, trees and
 calls, sharing this machine's processors. The median of the rounds' ratios counts: a round's numbers and
 times were measured under the same load.
 
@@ -137,11 +136,16 @@ def main():
     compare = Compare(options)
     lines = []
     for number in range(1, options.rounds + 1):
+        # Between the cases, since what else a machine does changes within seconds; the median of each
+        # number is the round's.
+        calibrations, measurements = [], []
         for case in cases:
-            # Anew for each: what else a machine does changes within seconds.
             calibrated, lines = compare.calibrate()
+            calibrations.append(calibrated)
+            measurements.append(compare.measure(case))
+        calibrated = {name: statistics.median_low(one[name] for one in calibrations) for name in calibrations[0]}
+        for case, measured in zip(cases, measurements):
             predicted = compare.predict(case, compare.constants(case, calibrated))
-            measured = compare.measure(case)
             case.rounds.append((predicted, measured))
             load = os.getloadavg()[0]
             print(f"round {number}: {case.name}: predicted {predicted:.3f} s, measured {measured:.3f} s, "

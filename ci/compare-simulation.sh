@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The simulator against reality: eight real ranks on this machine replay an import, and the read of a
 # large file, in several shapes of the job; `copper simulate` says how long each takes, with its numbers
-# measured here right before. About ten minutes. Installs what is missing, builds, prints both and
+# measured here in between. About ten minutes. Installs what is missing, builds, prints both and
 # their ratio with its bar, and fails if a bar is not kept.
 set -euo pipefail
 
