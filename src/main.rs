@@ -22,6 +22,7 @@ mod sleeper;
 mod source;
 mod spill;
 mod top;
+mod whole_file;
 
 use std::process::ExitCode;
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::controls::Column;
 pub(crate) use aggregate::aggregate;
 use files::Place;
-pub(crate) use files::{Tables, write_whole};
+pub(crate) use files::Tables;
 use record::Record;
 pub(crate) use tables::quoted;
 

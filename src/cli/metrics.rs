@@ -1,7 +1,6 @@
 //! `copper metrics`: the ranks of this machine, as text for Prometheus.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use copper_launcher::{Instances, status};
 
 use super::{print, say};
 use crate::metrics;
+use crate::whole_file::write_whole;
 
 #[derive(Debug, Args)]
 pub(super) struct MetricsArguments {
@@ -28,7 +28,9 @@ pub(super) fn run(arguments: &MetricsArguments) -> anyhow::Result<ExitCode> {
     // Also of nobody: a file that stayed would tell of ranks that are gone.
     let text = metrics::text(&status::collect(&listed));
     match &arguments.textfile {
-        Some(file) => replace(file, &text)?,
+        Some(file) => write_whole(file, &text).with_context(|| {
+            format!("cannot write {}: choose another --textfile", file.display())
+        })?,
         None => print(text.trim_end())?,
     }
     if listed.is_empty() {
@@ -36,19 +38,4 @@ pub(super) fn run(arguments: &MetricsArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whoever reads the file sees the old text or the new one.
-fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
-    let name = file.file_name().with_context(|| format!("{} names no file", file.display()))?;
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{}", std::process::id()));
-    let beside = file.with_file_name(beside);
-    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, file));
-    if written.is_err() {
-        // It may not have been made.
-        let _ = fs::remove_file(&beside);
-    }
-    written.with_context(|| format!("cannot write {}: choose another --textfile", file.display()))
 }

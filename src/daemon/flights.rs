@@ -11,7 +11,7 @@ use copper_engine::Recorder;
 use tracing::{info, warn};
 
 use crate::flight::{Flight, Head, Line, origin_unix_s};
-use crate::profile::write_whole;
+use crate::whole_file::write_whole;
 
 /// Files of one rank; the next one takes the oldest's place.
 const FILES_MAX: u32 = 16;

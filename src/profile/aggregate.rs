@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::files::write_whole;
 use super::tables::{self, ABSENCE_METRICS, AGGREGATE_HEADER, OPERATIONS_HEADER};
 use super::{Absences, Shown};
+use crate::whole_file::write_whole;
 
 /// How the files end that are added up.
 const OPERATIONS: &str = "-profiling_operations.csv";

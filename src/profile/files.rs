@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::Tag;
+use crate::whole_file::write_whole;
 
 /// The files of one rank.
 #[derive(Debug)]
@@ -51,14 +52,6 @@ fn with_suffix(prefix: &Path, kind: &str) -> PathBuf {
     path.push("-profiling_");
     path.push(kind);
     path.into()
-}
-
-/// Whoever looks while it is written sees nothing yet, not half of it.
-pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    fs::write(&part, text)?;
-    fs::rename(&part, path)
 }
 
 /// The tables of one rank that ioctls ask for: `tables/ioctl-snapshot/HOST-PID-ioctl-snapshot-NUMBER-TABLE`.

@@ -12,7 +12,7 @@ use copper_fuse::Category;
 use copper_fuse::hot_paths::PathRow;
 use serde_json::{Value, json};
 
-use super::files::write_whole;
+use crate::whole_file::write_whole;
 
 /// Lines of a rank: some 250 KB. When there are as many, every second one is dropped.
 const MOMENTS_MAX: usize = 512;
