@@ -66,7 +66,9 @@ pub(super) fn run(arguments: &CollectArguments) -> anyhow::Result<ExitCode> {
         None => (instances.under(&directory)?, instances.read_launch(&directory)?),
     };
     let mut folders: BTreeSet<PathBuf> = listed.iter().map(flights::folder_of).collect();
-    folders.extend(launch.iter().map(|launch| launch.folder.clone()));
+    // A record of an older version names none.
+    let named = launch.iter().map(|launch| &launch.folder).filter(|it| !it.as_os_str().is_empty());
+    folders.extend(named.cloned());
     folders.extend(
         arguments.run.iter().map(|run| super::absolute(run)).collect::<Result<Vec<_>, _>>()?,
     );
