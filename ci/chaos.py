@@ -294,7 +294,14 @@ class Chaos:
     def inject_fill(self, host):
         file = f"{LOCAL_DISK}/filling"
         self.cluster.run(host, ["dd", "if=/dev/zero", f"of={file}", "bs=64k"], check=False)
-        return lambda: self.cluster.run(host, ["rm", "-f", file]), ""
+        return lambda: self.empty(host, file), ""
+
+    def empty(self, host, file):
+        """Makes room again. A daemon that was coming back has found none for its record, and has said so."""
+        self.cluster.run(host, ["rm", "-f", file])
+        if host not in self.dead and self.cluster.daemon(host) is None and "No space left" in self.log_of(host):
+            self.counts["kept out"] += 1
+            self.revive(host)
 
     def inject_change(self, _host):
         what = self.source.change()
@@ -354,7 +361,10 @@ class Chaos:
 
     def log_of(self, host):
         """The last line of a daemon that came back."""
-        with open(f"{self.options.work}/logs/revived-{host}", encoding="utf-8", errors="replace") as file:
+        path = f"{self.options.work}/logs/revived-{host}"
+        if not os.path.exists(path):
+            return "its log: none, it has never come back"
+        with open(path, encoding="utf-8", errors="replace") as file:
             return f"its log: {(file.read().splitlines() or ['empty'])[-1]}"
 
     def kill_root(self):
