@@ -47,8 +47,6 @@ def daemons(run_folder):
 
 def used(pid):
     """Seconds of processor time, by the scheduler's clock."""
-    with open(f"/proc/{pid}/schedstat") as file:
-        main = int(file.read().split()[0])
     total = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
@@ -56,7 +54,7 @@ def used(pid):
                 total += int(file.read().split()[0])
         except OSError:
             pass
-    return max(main, total) / 1e9
+    return total / 1e9
 
 
 class Terminal:

@@ -3,20 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use copper_launcher::job::host_name;
 use copper_launcher::{Instances, LaunchRecord, Line, Listed, Said};
 
 use super::launch_hosts::on_host;
 use super::status::others::is_local;
-use super::stop_hosts::{ask_each, fleet_of};
+use super::stop_hosts::{ask_each, bound, fleet_of};
 use super::{flights, one_line, print};
-
-/// How long all hosts may take: ranks write within three seconds, and a launcher takes longer for more hosts.
-fn bound(hosts: usize) -> Duration {
-    Duration::from_secs(8) + Duration::from_millis(2) * u32::try_from(hosts).unwrap_or(u32::MAX)
-}
 
 /// Who has written down what happened last.
 #[derive(Debug, Default)]

@@ -11,8 +11,9 @@ use copper_proto::Rank;
 use super::launch_hosts::on_host;
 use super::{print, say};
 
-/// How long all hosts may take: a daemon has 3 s to unmount, and a launcher takes longer for more hosts.
-fn bound(hosts: usize) -> Duration {
+/// How long all hosts may take: a daemon has 3 s to unmount, or to write something down, and a launcher takes
+/// longer for more hosts.
+pub(super) fn bound(hosts: usize) -> Duration {
     Duration::from_secs(8) + Duration::from_millis(2) * u32::try_from(hosts).unwrap_or(u32::MAX)
 }
 
